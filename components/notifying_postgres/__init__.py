@@ -1,0 +1,13 @@
+"""A Pulumi component for PostgreSQL databases that tell their listeners the moment the schema changes.
+
+from notifying_postgres import NotifyingPostgres
+
+postgres = NotifyingPostgres("shop", {"databases": {"orders": {}}})
+pulumi.export("urls", postgres.urls)
+"""
+
+from .component import NotifyingPostgres, NotifyingPostgresArgs
+from .database import DatabaseArgs, DatabaseOutputs
+from .errors import InvalidArgument
+
+__all__ = ["DatabaseArgs", "DatabaseOutputs", "InvalidArgument", "NotifyingPostgres", "NotifyingPostgresArgs"]

@@ -1,0 +1,49 @@
+"""The program that `pulumi up` runs: reads the stack's configuration, makes one NotifyingPostgres, exports what it made."""
+
+import os
+import re
+from typing import Any, cast
+
+import pulumi
+from notifying_postgres import NotifyingPostgres, NotifyingPostgresArgs
+
+SETTINGS = ("host", "privateKeyFile", "hostKey", "allowUnverifiedHost", "image", "baseImage", "network", "databases")
+
+
+def snake_case(name: str) -> str:
+    """Turns the name of a setting, as a stack file has it, into the name of an argument."""
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
+
+
+def read_args(config: pulumi.Config) -> NotifyingPostgresArgs:
+    """Reads the component's arguments from the stack's configuration. The component checks them."""
+    args: dict[str, Any] = {snake_case(key): config.get(key) for key in SETTINGS if config.get(key) is not None}
+    if "allow_unverified_host" in args:
+        args["allow_unverified_host"] = config.get_bool("allowUnverifiedHost")
+    if "databases" in args:
+        databases = config.get_object("databases")
+        if isinstance(databases, dict):
+            databases = {key: read_database(value) for key, value in databases.items()}
+        args["databases"] = databases
+    # Set by toolchain/setup where the official image cannot be pulled.
+    if "base_image" not in args and "NOTIFYING_POSTGRES_BASE_IMAGE" in os.environ:
+        args["base_image"] = os.environ["NOTIFYING_POSTGRES_BASE_IMAGE"]
+    return cast(NotifyingPostgresArgs, args)
+
+
+def read_database(settings: Any) -> Any:
+    """Reads the arguments of one database; a key without settings has none."""
+    if not isinstance(settings, dict):
+        return {} if settings is None else settings
+    args = {snake_case(key): value for key, value in settings.items()}
+    if "password" in args:
+        args["password"] = pulumi.Output.secret(args["password"])
+    return args
+
+
+if __name__ == "__main__":
+    postgres = NotifyingPostgres(pulumi.get_stack(), read_args(pulumi.Config()))
+
+    pulumi.export("databases", postgres.databases)
+    pulumi.export("urls", postgres.urls)
+    pulumi.export("imageId", postgres.image_id)

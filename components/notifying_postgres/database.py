@@ -1,0 +1,316 @@
+"""One database: its password, volume, container, what every deploy brings up to date in it, and the proof that it notifies."""
+
+import json
+import re
+import shlex
+from typing import Any, NotRequired, TypedDict, cast
+from urllib.parse import quote
+
+import pulumi
+import pulumi_docker as docker
+from pulumi_command import local
+
+from . import workstation
+from .errors import InvalidArgument, refuse_unknown
+from .host import Host, parse_address
+
+DATA_DIRECTORY = "/var/lib/postgresql/data"
+PASSWORD_FILE = "/run/secrets/postgres_password"  # noqa: S105 (a path)
+
+
+class DatabaseArgs(TypedDict):
+    """One PostgreSQL server in a container of its own."""
+
+    database_name: NotRequired[pulumi.Input[str]]
+    """The database that is made at the first start. Default: the database's key in `databases`."""
+    user: NotRequired[pulumi.Input[str]]
+    """The superuser that is made at the first start. Default: `postgres`."""
+    password: NotRequired[pulumi.Input[str]]
+    """The superuser's password; it may be changed at any time. Default: one is generated, once."""
+    port: NotRequired[pulumi.Input[str]]
+    """The port to publish on the host, as `port` (on 127.0.0.1) or `address:port`. Default: none."""
+    memory: NotRequired[pulumi.Input[str]]
+    """The memory limit, such as `512m` or `2g`. Default: none."""
+    shm_size: NotRequired[pulumi.Input[str]]
+    """The size of /dev/shm, which parallel queries use. Default: `64m`, Docker's own."""
+    container_name: NotRequired[pulumi.Input[str]]
+    """The container's name, by which applications on the same network reach it. Default: `<instance>-<key>`."""
+    volume_name: NotRequired[pulumi.Input[str]]
+    """The volume that holds the data; one that exists is used as it is. Default: `<container>-data`."""
+    retain_data: NotRequired[bool]
+    """Whether the volume stays when the database is removed from the stack. Default: true."""
+
+
+class SchemaNotification(TypedDict):
+    """A notice that the check received."""
+
+    tag: str
+    """The command tag, such as `CREATE TABLE`."""
+    ms: float
+    """Milliseconds from COMMIT to its arrival."""
+
+
+class CheckResult(TypedDict):
+    """What the check after the deploy saw."""
+
+    ok: bool
+    """Always true: a check that fails, fails the deploy."""
+    database: str
+    """The database in which a table was created, altered and dropped."""
+    server_version: str
+    """PostgreSQL's version."""
+    extension_version: str
+    """The version of the extension schema_notifications in that database."""
+    notices: list[SchemaNotification]
+    """The notices, in the order in which they came."""
+
+
+class DatabaseOutputs(TypedDict):
+    """What a deploy tells about one database. Its URL is among the secret `urls`."""
+
+    container_name: str
+    """The container's name."""
+    volume_name: str
+    """The name of the volume that holds the data."""
+    image_id: str
+    """The id of the image that the container runs."""
+    host: str | None
+    """`ssh://user@address:port`, or absent for this machine."""
+    published: str | None
+    """`address:port` on the host, or absent when no port is published."""
+    check: CheckResult
+    """What the check after the deploy saw."""
+
+
+def parse_size(key: str, size: str) -> int:
+    """Reads a size with Docker's units.
+
+    :returns: MiB.
+    :raises InvalidArgument: when it is not a whole number of MiB.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([mg])b?", size.strip().lower())
+    if not match:
+        raise InvalidArgument(key, size, "give a number with its unit, such as 512m or 2g")
+    return int(match[1]) * {"m": 1, "g": 1024}[match[2]]
+
+
+def parse_port(key: str, port: str) -> tuple[str, int]:
+    """Reads ``port`` or ``address:port``, as `docker run --publish` takes it.
+
+    :returns: the address to listen on, 127.0.0.1 unless given, and the port.
+    :raises InvalidArgument: when there is no port from 1 to 65535.
+    """
+    address, _, number = port.strip().rpartition(":")
+    # A number in a Pulumi stack file comes as an integer, in a packaged component as a float.
+    number = number.removesuffix(".0")
+    if not number.isascii() or not number.isdecimal() or not 1 <= int(number) <= 65535:
+        raise InvalidArgument(key, port, "give a port from 1 to 65535, or address:port")
+    return address.strip("[]") or "127.0.0.1", int(number)
+
+
+def check_identifier(key: str, name: str) -> str:
+    """Returns a database's or a user's name as it is.
+
+    :raises InvalidArgument: when PostgreSQL, or the shell that makes it at the first start, would not take it.
+    """
+    if not 1 <= len(name.encode()) <= 63 or any(ord(c) < 32 or ord(c) == 127 for c in name):
+        raise InvalidArgument(key, name, "give a name of 1 to 63 bytes without control characters")
+    if name.startswith("pg_") or name in ("template0", "template1"):
+        raise InvalidArgument(key, name, "PostgreSQL keeps that name for itself; give another")
+    return name
+
+
+def check_object_name(key: str, name: str) -> str:
+    """Returns the name of a container or a volume as it is.
+
+    :raises InvalidArgument: when Docker would not take it.
+    """
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}", name):
+        raise InvalidArgument(key, name, "give 1 to 63 letters, digits, '_', '.' and '-', the first a letter or digit")
+    return name
+
+
+def check_password(key: str, password: str) -> str:
+    """Returns a password as it is.
+
+    :raises InvalidArgument: when it is empty or cannot be passed in a line; the sentence does not show it.
+    """
+    if not password or any(ord(c) < 32 for c in password):
+        raise InvalidArgument(key, password, "give at least one character, and no control characters", secret=True)
+    return password
+
+
+def provision_database(
+    name: str,
+    key: str,
+    args: DatabaseArgs,
+    *,
+    host: Host,
+    image_id: pulumi.Output[str],
+    build: pulumi.Resource,
+    network: pulumi.Input[str] | None,
+    parent: pulumi.Resource,
+) -> tuple[pulumi.Output[DatabaseOutputs], pulumi.Output[str]]:
+    """Makes one database on a host.
+
+    :returns: what the deploy tells about it, and its URL (secret).
+    :raises InvalidArgument: when an argument is wrong.
+    """
+    resource = f"{name}-{key}"
+    where = f"databases.{key}"
+    check_object_name("databases", key)
+    refuse_unknown(f"{where}.", args, DatabaseArgs.__annotations__)
+
+    database = _checked(args.get("database_name", key), lambda value: check_identifier(f"{where}.databaseName", value))
+    user = _checked(args.get("user", "postgres"), lambda value: check_identifier(f"{where}.user", value))
+    container_name = _checked(
+        args.get("container_name", resource), lambda value: check_object_name(f"{where}.containerName", value)
+    )
+    volume_name = _checked(
+        args.get("volume_name", pulumi.Output.concat(container_name, "-data")),
+        lambda value: check_object_name(f"{where}.volumeName", value),
+    )
+    memory = _checked(args.get("memory"), lambda value: parse_size(f"{where}.memory", value))
+    shm_size = _checked(args.get("shm_size"), lambda value: parse_size(f"{where}.shmSize", value))
+    port = _checked(args.get("port"), lambda value: parse_port(f"{where}.port", str(value)))
+    password = _password(resource, f"{where}.password", args.get("password"), parent)
+
+    # Names that are not given stay what they were, whatever they are derived from: another volume would be an empty database.
+    volume = docker.Volume(
+        f"{resource}-data",
+        name=volume_name,
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            provider=host.provider,
+            depends_on=[host.ready],
+            retain_on_delete=args.get("retain_data", True),
+            ignore_changes=[] if "volume_name" in args else ["name"],
+        ),
+    )
+
+    container = docker.Container(
+        resource,
+        name=container_name,
+        image=image_id,
+        envs=pulumi.Output.all(user, database).apply(
+            # PGDATA is the same for all major versions, which since 18 differ in their default.
+            lambda both: [
+                f"PGDATA={DATA_DIRECTORY}",
+                f"POSTGRES_DB={both[1]}",
+                f"POSTGRES_PASSWORD_FILE={PASSWORD_FILE}",
+                f"POSTGRES_USER={both[0]}",
+            ]
+        ),
+        uploads=[docker.ContainerUploadArgs(file=PASSWORD_FILE, content=password, permissions="0400")],
+        volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path=DATA_DIRECTORY)],
+        ports=None
+        if port is None
+        else [
+            docker.ContainerPortArgs(
+                internal=5432,
+                external=port.apply(lambda both: both[1]),
+                ip=port.apply(lambda both: both[0]),
+                protocol="tcp",
+            )
+        ],
+        network_mode=network or "bridge",
+        memory=memory,
+        shm_size=shm_size,
+        restart="unless-stopped",
+        # PostgreSQL ends its sessions and writes a checkpoint; the default of the provider is to kill it.
+        destroy_grace_seconds=60,
+        log_opts={"max-size": "10m", "max-file": "3"},
+        # Containers inherit the image's label, which would let Coolify's cleanup take a stopped one for its own.
+        labels=[docker.ContainerLabelArgs(label="coolify.managed", value="false")],
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            provider=host.provider,
+            depends_on=[host.ready, build],
+            delete_before_replace=True,  # two containers cannot have the name, nor two servers the data
+            # The file is read at the first start only. Later `converge` sets the password, without a restart.
+            ignore_changes=["uploads", *([] if "container_name" in args else ["name"])],
+        ),
+    )
+
+    converge = host.command(
+        f"{resource}-converge",
+        create=container.id.apply(lambda container_id: _converge_script(container_id, limit=not host.is_local)),
+        stdin=pulumi.Output.concat(password, "\n"),
+        depends_on=[container],
+    )
+
+    check = local.Command(
+        f"{resource}-check",
+        create=pulumi.Output.all(container.id, container.name, user, database, host.url, host.ssh_options).apply(_check_command),
+        stdin=pulumi.Output.concat(password, "\n"),
+        logging=local.Logging.STDERR,
+        opts=pulumi.ResourceOptions(parent=parent, depends_on=[converge]),
+    )
+
+    outputs = pulumi.Output.all(container.name, volume.name, image_id, host.url, port, pulumi.Output.unsecret(check.stdout)).apply(
+        _outputs
+    )
+    url = pulumi.Output.all(user, password, database, container.name).apply(_url)
+    return outputs, pulumi.Output.secret(url)
+
+
+def _checked(value: pulumi.Input[Any] | None, check: Any) -> Any:
+    """Runs a check now when the value is plain, so that a preview refuses it, and as soon as it is known otherwise."""
+    if value is None:
+        return None
+    if not isinstance(value, pulumi.Output):
+        value = check(value)
+        return pulumi.Output.from_input(value)
+    return value.apply(check)
+
+
+def _password(resource: str, key: str, given: pulumi.Input[str] | None, parent: pulumi.Resource) -> pulumi.Output[str]:
+    if given is not None:
+        return pulumi.Output.secret(_checked(given, lambda value: check_password(key, value)))
+    generated = local.Command(
+        f"{resource}-password",
+        create="od -An -N24 -tx1 /dev/urandom | tr -d ' \\n'",
+        logging=local.Logging.NONE,
+        opts=pulumi.ResourceOptions(parent=parent, additional_secret_outputs=["stdout", "stderr"], ignore_changes=["create"]),
+    )
+    return pulumi.Output.secret(generated.stdout)
+
+
+def _converge_script(container_id: str, *, limit: bool) -> str:
+    container = shlex.quote(container_id)
+    return (
+        f"{'timeout 300 ' if limit else ''}docker exec -i {container} schema-notifications-converge || {{\n"
+        f"  echo 'The database did not come up. The last lines of its log:' >&2; docker logs --tail 20 {container} >&2; exit 1; }}"
+    )
+
+
+def _check_command(values: list[Any]) -> str:
+    container_id, container_name, user, database, url, ssh_options = values
+    words = ["--container", container_id, "--user", user, "--dbname", database, "--password-stdin", "--json"]
+    if url is not None:
+        target = parse_address(url)
+        words += ["--host", str(target), *(f"--ssh-option={option}" for option in ssh_options)]
+    # The name is for the reader of a failure; the id makes the check run again for a new container.
+    return f"{workstation.python()} -m schema_changes check --name {shlex.quote(container_name)} {shlex.join(words)}"
+
+
+def _outputs(values: list[Any]) -> DatabaseOutputs:
+    container_name, volume_name, image_id, url, port, check = values
+    outputs: dict[str, Any] = {
+        "container_name": container_name,
+        "volume_name": volume_name,
+        "image_id": image_id,
+        "host": url,
+        "published": None if port is None else _address(*port),
+        "check": json.loads(check.strip().splitlines()[-1]),
+    }
+    return cast(DatabaseOutputs, outputs)
+
+
+def _url(values: list[str]) -> str:
+    user, password, database, container_name = values
+    return f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{container_name}:5432/{quote(database, safe='')}"
+
+
+def _address(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

@@ -1,0 +1,38 @@
+"""What the component says when it refuses its arguments."""
+
+from collections.abc import Iterable
+
+import pulumi
+
+
+class InvalidArgument(pulumi.RunError):
+    """An argument that is missing or wrong, found before anything is created.
+
+    Pulumi prints a `RunError` as its sentence alone, without a traceback.
+
+    :param key: the argument as a stack file has it, such as ``databases.app.port``.
+    :param value: what was given, or None where it is missing.
+    :param allowed: what may be given instead.
+    :param secret: whether the sentence must not show the value.
+    """
+
+    def __init__(self, key: str, value: object, allowed: str, *, secret: bool = False) -> None:
+        given = "is missing" if value is None else "is not allowed" if secret else f"is {value!r}"
+        super().__init__(f"{key} {given}: {allowed}")
+
+
+def camel_case(name: str) -> str:
+    """An argument's name as stack files and other languages have it."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def refuse_unknown(prefix: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuses arguments that do not exist, since a misspelt one would otherwise be ignored.
+
+    :raises InvalidArgument: naming the first of them.
+    """
+    names = sorted(known)
+    for name in sorted(set(given) - set(names)):
+        allowed = ", ".join(camel_case(known_name) for known_name in names)
+        raise InvalidArgument(prefix + camel_case(name), "not an argument", f"there are {allowed}")
