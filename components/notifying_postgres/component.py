@@ -5,10 +5,10 @@ from typing import NotRequired, TypedDict
 
 import pulumi
 
-from .database import DatabaseArgs, DatabaseOutputs, provision_database
-from .errors import InvalidArgument, refuse_unknown
+from .database import DatabaseArgs, DatabaseOutputs, provision_database, read_database
+from .errors import InvalidArgument, checked, refuse_unknown
 from .host import Host
-from .image import build_image
+from .image import DEFAULT_BASE_IMAGE, DEFAULT_IMAGE, build_image, check_image_name
 
 
 class NotifyingPostgresArgs(TypedDict):
@@ -51,10 +51,13 @@ class NotifyingPostgres(pulumi.ComponentResource):
         :param name: the instance's name, the prefix of all names it makes.
         :raises InvalidArgument: when an argument is missing or wrong, before anything is created.
         """
-        super().__init__("notifying-postgres:index:NotifyingPostgres", name, dict(args), opts)
+        super().__init__("notifying-postgres:index:NotifyingPostgres", name, None, opts)
         refuse_unknown("", args, NotifyingPostgresArgs.__annotations__)
         if not isinstance(args.get("databases"), Mapping):
             raise InvalidArgument("databases", args.get("databases"), "give the databases by key")
+
+        databases = [read_database(key, database) for key, database in args["databases"].items()]
+        tag = checked(args.get("image") or DEFAULT_IMAGE, check_image_name)
 
         host = Host(
             name,
@@ -65,12 +68,12 @@ class NotifyingPostgres(pulumi.ComponentResource):
             network=args.get("network"),
             parent=self,
         )
-        image_id, build = build_image(name, host, args.get("image"), args.get("base_image"), parent=self)
+        image_id, build = build_image(name, host, tag, args.get("base_image") or DEFAULT_BASE_IMAGE)
         provisioned = {
-            key: provision_database(
-                name, key, database, host=host, image_id=image_id, build=build, network=args.get("network"), parent=self
+            database.key: provision_database(
+                name, database, host=host, image_id=image_id, build=build, network=args.get("network"), parent=self
             )
-            for key, database in args["databases"].items()
+            for database in databases
         }
 
         self.image_id = image_id

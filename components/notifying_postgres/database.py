@@ -3,6 +3,8 @@
 import json
 import re
 import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict, cast
 from urllib.parse import quote
 
@@ -11,7 +13,7 @@ import pulumi_docker as docker
 from pulumi_command import local
 
 from . import workstation
-from .errors import InvalidArgument, refuse_unknown
+from .errors import InvalidArgument, camel_case, checked, refuse_unknown
 from .host import Host, parse_address
 
 DATA_DIRECTORY = "/var/lib/postgresql/data"
@@ -94,13 +96,13 @@ def parse_size(key: str, size: str) -> int:
     return int(match[1]) * {"m": 1, "g": 1024}[match[2]]
 
 
-def parse_port(key: str, port: str) -> tuple[str, int]:
+def parse_port(key: str, port: object) -> tuple[str, int]:
     """Reads ``port`` or ``address:port``, as `docker run --publish` takes it.
 
     :returns: the address to listen on, 127.0.0.1 unless given, and the port.
     :raises InvalidArgument: when there is no port from 1 to 65535.
     """
-    address, _, number = port.strip().rpartition(":")
+    address, _, number = str(port).strip().rpartition(":")
     # A number in a Pulumi stack file comes as an integer, in a packaged component as a float.
     number = number.removesuffix(".0")
     if not number.isascii() or not number.isdecimal() or not 1 <= int(number) <= 65535:
@@ -140,10 +142,56 @@ def check_password(key: str, password: str) -> str:
     return password
 
 
+@dataclass(frozen=True)
+class Database:
+    """One database's arguments, checked and with their defaults. Every value is known only as far as its argument is."""
+
+    key: str
+    database_name: pulumi.Output[str]
+    user: pulumi.Output[str]
+    password: pulumi.Output[str] | None
+    port: pulumi.Output[tuple[str, int]] | None
+    memory: pulumi.Output[int] | None
+    shm_size: pulumi.Output[int] | None
+    container_name: pulumi.Output[str] | None
+    volume_name: pulumi.Output[str] | None
+    retain_data: bool
+
+
+def read_database(key: str, args: DatabaseArgs) -> Database:
+    """Checks the arguments of one database.
+
+    :raises InvalidArgument: when one is wrong.
+    """
+    where = f"databases.{key}"
+    check_object_name("databases", key)
+    if not isinstance(args, Mapping):
+        raise InvalidArgument(where, args, "give its settings by name, or {} for the defaults")
+    refuse_unknown(f"{where}.", args, DatabaseArgs.__annotations__)
+    values: Mapping[str, Any] = args
+
+    def argument(name: str, check: Callable[[str, Any], Any], default: str | None = None) -> Any:
+        value = values.get(name, default)
+        return None if value is None else checked(value, lambda known: check(f"{where}.{camel_case(name)}", known))
+
+    password = argument("password", check_password)
+    return Database(
+        key=key,
+        database_name=argument("database_name", check_identifier, default=key),
+        user=argument("user", check_identifier, default="postgres"),
+        password=None if password is None else pulumi.Output.secret(password),
+        port=argument("port", parse_port),
+        memory=argument("memory", parse_size),
+        shm_size=argument("shm_size", parse_size),
+        container_name=argument("container_name", check_object_name),
+        volume_name=argument("volume_name", check_object_name),
+        retain_data=values.get("retain_data", True),
+    )
+
+
 def provision_database(
     name: str,
-    key: str,
-    args: DatabaseArgs,
+    database: Database,
     *,
     host: Host,
     image_id: pulumi.Output[str],
@@ -153,38 +201,24 @@ def provision_database(
 ) -> tuple[pulumi.Output[DatabaseOutputs], pulumi.Output[str]]:
     """Makes one database on a host.
 
+    :param name: the instance's name.
     :returns: what the deploy tells about it, and its URL (secret).
-    :raises InvalidArgument: when an argument is wrong.
     """
-    resource = f"{name}-{key}"
-    where = f"databases.{key}"
-    check_object_name("databases", key)
-    refuse_unknown(f"{where}.", args, DatabaseArgs.__annotations__)
-
-    database = _checked(args.get("database_name", key), lambda value: check_identifier(f"{where}.databaseName", value))
-    user = _checked(args.get("user", "postgres"), lambda value: check_identifier(f"{where}.user", value))
-    container_name = _checked(
-        args.get("container_name", resource), lambda value: check_object_name(f"{where}.containerName", value)
-    )
-    volume_name = _checked(
-        args.get("volume_name", pulumi.Output.concat(container_name, "-data")),
-        lambda value: check_object_name(f"{where}.volumeName", value),
-    )
-    memory = _checked(args.get("memory"), lambda value: parse_size(f"{where}.memory", value))
-    shm_size = _checked(args.get("shm_size"), lambda value: parse_size(f"{where}.shmSize", value))
-    port = _checked(args.get("port"), lambda value: parse_port(f"{where}.port", str(value)))
-    password = _password(resource, f"{where}.password", args.get("password"), parent)
+    resource = f"{name}-{database.key}"
+    user, database_name, port = database.user, database.database_name, database.port
+    password = database.password or _generated_password(resource, parent)
+    container_name = database.container_name or pulumi.Output.from_input(resource)
 
     # Names that are not given stay what they were, whatever they are derived from: another volume would be an empty database.
     volume = docker.Volume(
         f"{resource}-data",
-        name=volume_name,
+        name=database.volume_name or pulumi.Output.concat(container_name, "-data"),
         opts=pulumi.ResourceOptions(
             parent=parent,
             provider=host.provider,
             depends_on=[host.ready],
-            retain_on_delete=args.get("retain_data", True),
-            ignore_changes=[] if "volume_name" in args else ["name"],
+            retain_on_delete=database.retain_data,
+            ignore_changes=[] if database.volume_name else ["name"],
         ),
     )
 
@@ -192,7 +226,7 @@ def provision_database(
         resource,
         name=container_name,
         image=image_id,
-        envs=pulumi.Output.all(user, database).apply(
+        envs=pulumi.Output.all(user, database_name).apply(
             # PGDATA is the same for all major versions, which since 18 differ in their default.
             lambda both: [
                 f"PGDATA={DATA_DIRECTORY}",
@@ -214,8 +248,8 @@ def provision_database(
             )
         ],
         network_mode=network or "bridge",
-        memory=memory,
-        shm_size=shm_size,
+        memory=database.memory,
+        shm_size=database.shm_size,
         restart="unless-stopped",
         # PostgreSQL ends its sessions and writes a checkpoint; the default of the provider is to kill it.
         destroy_grace_seconds=60,
@@ -228,7 +262,7 @@ def provision_database(
             depends_on=[host.ready, build],
             delete_before_replace=True,  # two containers cannot have the name, nor two servers the data
             # The file is read at the first start only. Later `converge` sets the password, without a restart.
-            ignore_changes=["uploads", *([] if "container_name" in args else ["name"])],
+            ignore_changes=["uploads", *([] if database.container_name else ["name"])],
         ),
     )
 
@@ -241,7 +275,9 @@ def provision_database(
 
     check = local.Command(
         f"{resource}-check",
-        create=pulumi.Output.all(container.id, container.name, user, database, host.url, host.ssh_options).apply(_check_command),
+        create=pulumi.Output.all(container.id, container.name, user, database_name, host.url, host.ssh_options).apply(
+            _check_command
+        ),
         stdin=pulumi.Output.concat(password, "\n"),
         logging=local.Logging.STDERR,
         opts=pulumi.ResourceOptions(parent=parent, depends_on=[converge]),
@@ -250,23 +286,11 @@ def provision_database(
     outputs = pulumi.Output.all(container.name, volume.name, image_id, host.url, port, pulumi.Output.unsecret(check.stdout)).apply(
         _outputs
     )
-    url = pulumi.Output.all(user, password, database, container.name).apply(_url)
+    url = pulumi.Output.all(user, password, database_name, container.name).apply(_url)
     return outputs, pulumi.Output.secret(url)
 
 
-def _checked(value: pulumi.Input[Any] | None, check: Any) -> Any:
-    """Runs a check now when the value is plain, so that a preview refuses it, and as soon as it is known otherwise."""
-    if value is None:
-        return None
-    if not isinstance(value, pulumi.Output):
-        value = check(value)
-        return pulumi.Output.from_input(value)
-    return value.apply(check)
-
-
-def _password(resource: str, key: str, given: pulumi.Input[str] | None, parent: pulumi.Resource) -> pulumi.Output[str]:
-    if given is not None:
-        return pulumi.Output.secret(_checked(given, lambda value: check_password(key, value)))
+def _generated_password(resource: str, parent: pulumi.Resource) -> pulumi.Output[str]:
     generated = local.Command(
         f"{resource}-password",
         create="od -An -N24 -tx1 /dev/urandom | tr -d ' \\n'",

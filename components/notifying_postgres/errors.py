@@ -1,6 +1,7 @@
 """What the component says when it refuses its arguments."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pulumi
 
@@ -36,3 +37,13 @@ def refuse_unknown(prefix: str, given: Iterable[str], known: Iterable[str]) -> N
     for name in sorted(set(given) - set(names)):
         allowed = ", ".join(camel_case(known_name) for known_name in names)
         raise InvalidArgument(prefix + camel_case(name), "not an argument", f"there are {allowed}")
+
+
+def checked(value: pulumi.Input[Any], check: Callable[[Any], Any]) -> pulumi.Output[Any]:
+    """Runs a check at once when the value is plain, so that nothing is made before it, and as soon as it is known otherwise.
+
+    :returns: what the check returns.
+    """
+    if isinstance(value, pulumi.Output):
+        return value.apply(check)
+    return pulumi.Output.from_input(check(value))

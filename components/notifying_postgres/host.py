@@ -18,9 +18,9 @@ import pulumi_docker as docker
 from pulumi_command import local, remote
 
 from . import workstation
-from .errors import InvalidArgument
+from .errors import InvalidArgument, checked
 
-# pulumi-command pins a key together with its type as the only signature algorithm, and servers no longer sign with "ssh-rsa" (SHA-1).
+# pulumi-command offers a pinned key's type as the only signature algorithm, and servers no longer sign with "ssh-rsa" (SHA-1).
 HOST_KEY_TYPES = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521")
 
 
@@ -176,6 +176,8 @@ class Host:
                     raise InvalidArgument("host", None, f"{key} belongs to a host; give ssh://user@address:port")
             self.provider = docker.Provider(f"{name}-docker", opts=pulumi.ResourceOptions(parent=parent))
         else:
+            address = checked(url, parse_address)
+            pin = None if host_key is None else checked(host_key, parse_host_key)
             if host_key is None and not allow_unverified_host:
                 raise InvalidArgument(
                     "hostKey",
@@ -189,8 +191,6 @@ class Host:
                 raise pulumi.RunError(
                     "DOCKER_CONTEXT is set, and the docker provider would go there instead of to the host: unset it"
                 )
-            address = pulumi.Output.from_input(url).apply(parse_address)
-            pin = None if host_key is None else pulumi.Output.from_input(host_key).apply(parse_host_key)
             self.url = address.apply(str)
             self.ssh_options = pulumi.Output.all(address, pin).apply(lambda both: ssh_options(both[0], both[1], private_key_file))
             self._connection = remote.ConnectionArgs(

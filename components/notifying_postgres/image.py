@@ -27,11 +27,7 @@ def check_image_name(name: str) -> str:
 
 
 def build_image(
-    name: str,
-    host: Host,
-    image: pulumi.Input[str] | None,
-    base_image: pulumi.Input[str] | None,
-    parent: pulumi.Resource,
+    name: str, host: Host, tag: pulumi.Output[str], base_image: pulumi.Input[str]
 ) -> tuple[pulumi.Output[str], pulumi.Resource]:
     """Builds and verifies the image on the host, with the same script that builds it by hand.
 
@@ -42,8 +38,6 @@ def build_image(
         folder, copied = context.shell_path, list[pulumi.Resource]()
     else:
         folder, copied = host.send(f"{name}-context", context.path, context.digest)
-
-    tag = pulumi.Output.from_input(image or DEFAULT_IMAGE).apply(check_image_name)
 
     def build_script(values: list[str]) -> str:
         image, base = map(shlex.quote, values)
@@ -60,7 +54,7 @@ def build_image(
 
     build = host.command(
         f"{name}-image",
-        create=pulumi.Output.all(tag, base_image or DEFAULT_BASE_IMAGE).apply(build_script),
+        create=pulumi.Output.all(tag, base_image).apply(build_script),
         delete=tag.apply(delete_script),
         depends_on=copied,
     )

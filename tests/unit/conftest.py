@@ -1,0 +1,3 @@
+from mocked import deploy, workstation
+
+__all__ = ["deploy", "workstation"]

@@ -1,0 +1,261 @@
+"""The resources that NotifyingPostgres registers."""
+
+import json
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import pulumi
+import pytest
+from mocked import HOST_KEY, Deployment
+from notifying_postgres import NotifyingPostgres
+
+SSH = {"host": "ssh://deploy@db.example:2222", "host_key": HOST_KEY, "private_key_file": "~/id_ed25519"}
+
+
+def program(**args: Any) -> Callable[[], Any]:
+    def run() -> Any:
+        component = NotifyingPostgres("pg", args)  # type: ignore[arg-type]
+        return {"databases": component.databases, "image_id": component.image_id}
+
+    return run
+
+
+def test_one_local_database_is_an_image_a_volume_a_container_a_converge_and_a_check(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"app": {"password": "s3cret"}}))
+
+    assert made.of_type("local:Command") == ["pg-app-check", "pg-app-converge", "pg-image", "pg-preflight"]
+    assert made.of_type("remote:Command") == made.of_type("CopyToRemote") == []
+    assert made.of_type("Volume") == ["pg-app-data"]
+    assert made.of_type("Container") == ["pg-app"]
+    assert {r.parent for r in made.resources.values() if r.name.startswith("pg-")} == {"pg"}
+
+
+def test_a_remote_host_gets_a_copy_of_the_build_context_and_remote_commands(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"app": {}}, **SSH))
+
+    assert made.of_type("local:Command") == ["pg-app-check", "pg-app-password", "pg-preflight"]
+    assert made.of_type("remote:Command") == ["pg-app-converge", "pg-image"]
+    assert made.of_type("CopyToRemote") == ["pg-context"]
+    connection = made.resources["pg-image"].inputs["connection"]
+    assert (connection["host"], connection["port"], connection["user"]) == ("db.example", 2222, "deploy")
+    assert connection["hostKey"] == HOST_KEY
+
+
+def test_both_ways_to_the_host_pin_the_same_key(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"app": {}}, **SSH))
+
+    provider = made.resources["pg-docker"].inputs
+    options = json.loads(provider["sshOpts"])  # providers take their lists as JSON
+    assert provider["host"] == "ssh://deploy@db.example:2222"
+    assert f"KnownHostsCommand=/bin/echo %H {HOST_KEY}" in options
+    assert "StrictHostKeyChecking=yes" in options
+    assert f"KnownHostsCommand=/bin/echo %H {HOST_KEY}" in made.resources["pg-preflight"].inputs["create"]
+    assert f"--ssh-option=KnownHostsCommand=/bin/echo %H {HOST_KEY}" in shlex.split(made.resources["pg-app-check"].inputs["create"])
+
+
+def test_the_build_comes_before_the_container_and_the_check_comes_last(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"app": {}}, **SSH))
+
+    assert {"pg-preflight"} <= made.resources["pg-context"].depends_on
+    assert {"pg-preflight", "pg-context"} <= made.resources["pg-image"].depends_on
+    assert {"pg-preflight"} <= made.resources["pg-app-data"].depends_on
+    assert {"pg-image", "pg-app-data"} <= made.resources["pg-app"].depends_on
+    assert {"pg-app"} <= made.resources["pg-app-converge"].depends_on
+    assert {"pg-app-converge"} <= made.resources["pg-app-check"].depends_on
+
+
+def test_docker_resources_use_the_provider_of_their_host(deploy: Callable[..., Deployment]) -> None:
+    def two_hosts() -> None:
+        NotifyingPostgres("here", {"databases": {"app": {}}})
+        NotifyingPostgres("there", {"databases": {"app": {}}, **SSH})  # type: ignore[typeddict-item]
+
+    made = deploy(two_hosts)
+
+    for host in ("here", "there"):
+        for resource in (f"{host}-app", f"{host}-app-data"):
+            assert f"::{host}-docker::" in made.resources[resource].provider
+
+
+def test_the_password_is_secret_everywhere_and_in_no_command(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"app": {"password": "s3cret"}}, **SSH))
+
+    for resource in made.resources.values():
+        for key, value in resource.inputs.items():
+            if "s3cret" in str(value):
+                assert (resource.name, key) in {("pg-app", "uploads"), ("pg-app-converge", "stdin"), ("pg-app-check", "stdin")}
+                assert key in resource.secrets or "s3cret" not in str(value).replace("'value': 's3cret'", ""), (resource.name, key)
+    assert {"stdin"} <= made.resources["pg-app-converge"].secrets
+    assert {"stdin"} <= made.resources["pg-app-check"].secrets
+    assert "PRIVATE KEY" not in str({k: v for r in made.resources.values() for k, v in r.inputs.items() if k != "connection"})
+
+
+def test_a_password_that_is_not_given_is_generated_into_a_secret(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"app": {}}))
+
+    assert set(made.resources["pg-app-password"].request.additionalSecretOutputs) == {"stdout", "stderr"}
+    assert made.resources["pg-app-password"].inputs["logging"] == "none"
+    assert made.resources["pg-app-converge"].inputs["stdin"] == "f00d\n"
+    assert "stdin" in made.resources["pg-app-converge"].secrets
+
+
+def test_urls_are_secret_and_quoted(deploy: Callable[..., Deployment]) -> None:
+    args = {"databases": {"app": {"password": "p@ss/wörd", "user": "a b", "database_name": "d#b"}}}
+    made = deploy(lambda: NotifyingPostgres("pg", args).urls)  # type: ignore[arg-type]
+
+    assert made.result["secret"]
+    assert made.result["value"] == {"app": "postgresql://a%20b:p%40ss%2Fw%C3%B6rd@pg-app:5432/d%23b"}
+
+
+def test_outputs_tell_what_was_made_and_what_the_check_saw(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"app": {"port": "5433"}}, **SSH))
+
+    assert made.result["known"]
+    assert not made.result["secret"]
+    assert made.result["value"]["image_id"] == "sha256:1234"
+    app = made.result["value"]["databases"]["app"]
+    assert app["container_name"] == "pg-app"
+    assert app["volume_name"] == "pg-app-data"
+    assert app["host"] == "ssh://deploy@db.example:2222"
+    assert app["published"] == "127.0.0.1:5433"
+    assert app["check"]["ok"] is True
+
+
+def test_preview_of_a_new_stack_knows_the_names_and_not_the_results(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"app": {}}, **SSH), preview=True)
+
+    assert made.resources["pg-app"].inputs["name"] == "pg-app"
+    assert isinstance(made.resources["pg-app"].inputs["image"], pulumi.output.Unknown)
+    assert not made.result["known"]
+
+
+def test_a_host_that_another_resource_makes_may_be_unknown(deploy: Callable[..., Deployment]) -> None:
+    def run() -> Any:
+        unknown = pulumi.Output.from_input(pulumi.output.Unknown()) if hasattr(pulumi.output, "Unknown") else None
+        url = pulumi.Output.concat("ssh://root@", unknown)
+        return NotifyingPostgres("pg", {**SSH, "databases": {"app": {}}, "host": url}).image_id  # type: ignore[typeddict-item]
+
+    made = deploy(run, preview=True)
+    assert made.of_type("remote:Command") == ["pg-app-converge", "pg-image"]
+
+
+def test_data_is_kept_unless_the_stack_says_otherwise(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"kept": {}, "gone": {"retain_data": False}}))
+
+    assert made.resources["pg-kept-data"].request.retainOnDelete is True
+    assert made.resources["pg-gone-data"].request.retainOnDelete is False
+
+
+def test_derived_names_stick_and_given_names_are_followed(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"a": {}, "b": {"container_name": "bee", "volume_name": "hive"}}))
+
+    assert list(made.resources["pg-a-data"].request.ignoreChanges) == ["name"]
+    assert list(made.resources["pg-a"].request.ignoreChanges) == ["uploads", "name"]
+    assert list(made.resources["pg-b-data"].request.ignoreChanges) == []
+    assert list(made.resources["pg-b"].request.ignoreChanges) == ["uploads"]
+    assert made.resources["pg-b"].inputs["name"] == "bee"
+    assert made.resources["pg-b-data"].inputs["name"] == "hive"
+
+
+def test_the_container_is_stopped_cleanly_and_safe_from_coolifys_cleanup(deploy: Callable[..., Deployment]) -> None:
+    container = deploy(program(databases={"app": {}}, network="coolify")).resources["pg-app"]
+
+    assert container.inputs["destroyGraceSeconds"] == 60
+    assert container.inputs["labels"] == [{"label": "coolify.managed", "value": "false"}]
+    assert container.inputs["networkMode"] == "coolify"
+    assert container.request.deleteBeforeReplace
+    assert container.inputs["image"] == "sha256:1234"
+
+
+def test_nothing_is_published_by_default_and_then_on_loopback(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"none": {}, "local": {"port": "5433"}, "all": {"port": "0.0.0.0:5434"}, "six": {"port": "[::1]:5"}}))
+
+    def port(name: str) -> Any:
+        return made.resources[name].inputs.get("ports")
+
+    assert port("pg-none") is None
+    assert port("pg-local")[0] | {} == {"internal": 5432, "external": 5433, "ip": "127.0.0.1", "protocol": "tcp"}
+    assert port("pg-all")[0]["ip"] == "0.0.0.0"
+    assert port("pg-six")[0]["ip"] == "::1"
+
+
+def test_sizes_are_read_with_dockers_units(deploy: Callable[..., Deployment]) -> None:
+    inputs = deploy(program(databases={"app": {"memory": "2g", "shm_size": "256M"}})).resources["pg-app"].inputs
+
+    assert (inputs["memory"], inputs["shmSize"]) == (2048, 256)
+
+
+def test_commands_name_no_path_of_this_machine(deploy: Callable[..., Deployment], workstation: Any) -> None:
+    made = deploy(program(databases={"app": {}}))
+
+    for name, resource in made.resources.items():
+        assert str(workstation) not in str(resource.inputs), name
+
+
+REFUSALS: list[tuple[dict[str, Any], str]] = [
+    ({}, "databases is missing"),
+    ({"databases": ["app"]}, "databases is ['app']"),
+    ({"databases": {"a b": {}}}, "databases is 'a b'"),
+    ({"databases": {}, "hots": "x"}, "hots is 'not an argument': there are allowUnverifiedHost, baseImage"),
+    ({"databases": {"app": {"prot": "1"}}}, "databases.app.prot is 'not an argument'"),
+    ({"databases": {"app": {"port": "70000"}}}, "databases.app.port is '70000': give a port from 1 to 65535"),
+    ({"databases": {"app": {"port": "x"}}}, "databases.app.port is 'x'"),
+    ({"databases": {"app": {"memory": "512"}}}, "databases.app.memory is '512': give a number with its unit"),
+    ({"databases": {"app": {"shm_size": "1t"}}}, "databases.app.shmSize is '1t'"),
+    ({"databases": {"app": {"user": "pg_root"}}}, "databases.app.user is 'pg_root'"),
+    ({"databases": {"app": {"user": "ü" * 32}}}, "databases.app.user is 'ü"),
+    ({"databases": {"app": {"database_name": "template1"}}}, "databases.app.databaseName is 'template1'"),
+    ({"databases": {"app": {"container_name": "a/b"}}}, "databases.app.containerName is 'a/b'"),
+    ({"databases": {"app": {"volume_name": ""}}}, "databases.app.volumeName is ''"),
+    ({"databases": {"app": {"password": ""}}}, "databases.app.password is not allowed: give at least one character"),
+    ({"databases": {}, "image": "UPPER"}, "image is 'UPPER'"),
+    ({"databases": {}, "image": "untagged"}, "image is 'untagged'"),
+    ({"databases": {}, "host": "db.example", "host_key": HOST_KEY}, "host is 'db.example': give ssh://user@address"),
+    ({"databases": {}, "host": "ssh://db.example"}, "host is 'ssh://db.example'"),
+    ({"databases": {}, "host": "ssh://a:hunter2@db.example"}, "host is '(a URL with a password)'"),
+    ({"databases": {}, "host": "ssh://a@-oProxyCommand=x"}, "host is 'ssh://a@-oProxyCommand=x'"),
+    ({"databases": {}, "host": "ssh://a@db.example"}, "hostKey is missing: give the server's public key"),
+    ({"databases": {}, "host": "ssh://a@db.example", "host_key": "ssh-rsa AAAA"}, "hostKey is 'ssh-rsa AAAA'"),
+    ({"databases": {}, "host": "ssh://a@db.example", "host_key": HOST_KEY}, "privateKeyFile is missing"),
+    ({"databases": {}, "host": "ssh://a@b", "host_key": HOST_KEY, "private_key_file": "~/none"}, "privateKeyFile is '~/none'"),
+    ({"databases": {}, "host_key": HOST_KEY}, "host is missing: hostKey belongs to a host"),
+]
+
+
+@pytest.mark.parametrize(("args", "sentence"), REFUSALS, ids=[sentence[:40] for _, sentence in REFUSALS])
+@pytest.mark.parametrize("preview", [True, False])
+def test_wrong_arguments_are_refused_with_a_sentence(
+    deploy: Callable[..., Deployment], args: dict[str, Any], sentence: str, preview: bool
+) -> None:
+    with pytest.raises(pulumi.RunError) as refusal:
+        deploy(program(**args), preview=preview)
+    assert sentence in str(refusal.value)
+
+
+def test_a_refused_password_is_not_shown(deploy: Callable[..., Deployment]) -> None:
+    with pytest.raises(pulumi.RunError) as refusal:
+        deploy(program(databases={"app": {"password": "hunter2\n"}}))
+    assert "hunter2" not in str(refusal.value)
+
+
+def test_an_encrypted_key_file_is_sent_to_the_agent(deploy: Callable[..., Deployment], workstation: Any) -> None:
+    (workstation / "locked").write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\nMC4=\n-----END ENCRYPTED PRIVATE KEY-----\n")
+    with pytest.raises(pulumi.RunError, match="it is encrypted; add it to ssh-agent"):
+        deploy(program(databases={}, **SSH | {"private_key_file": "~/locked"}))
+
+
+def test_an_agent_serves_instead_of_a_key_file(deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/tmp/agent")
+    made = deploy(program(databases={}, host="ssh://a@db.example", host_key=HOST_KEY))
+    assert "privateKey" not in made.resources["pg-image"].inputs["connection"]
+
+
+def test_an_unverified_host_needs_as_many_words(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={}, host="ssh://a@db.example", private_key_file="~/id_ed25519", allow_unverified_host=True))
+    assert "StrictHostKeyChecking=no" in str(made.resources["pg-docker"].inputs["sshOpts"])
+
+
+def test_docker_context_would_lead_elsewhere_and_is_refused(deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "desktop")
+    with pytest.raises(pulumi.RunError, match="DOCKER_CONTEXT is set"):
+        deploy(program(databases={}, **SSH))
