@@ -301,16 +301,13 @@ class Databases:
             if state["started"]:
                 raise Refused(
                     f"The volume {storage['name']} of the database {uuid} is mounted at {storage['mount_path']} "
-                    f"and belongs at {wanted}. It was not restarted: what it wrote may lie in an anonymous volume, which a restart leaves behind. "
+                    f"and belongs at {wanted}. It was not restarted: what it wrote may lie in an anonymous volume, "
+                    "which a restart leaves behind. "
                     "Dump it with pg_dumpall, and restore the dump into a new database."
                 )
             self._log(f"Coolify would mount the volume at {storage['mount_path']}; it belongs at {wanted}.")
-            body = (
-                {"type": "persistent", "uuid": storage["uuid"]}
-                if storage.get("uuid")
-                else {"type": "persistent", "id": storage["id"]}
-            )
-            self._coolify.update(f"/databases/{uuid}/storages", {**body, "mount_path": wanted})
+            which = {"uuid": storage["uuid"]} if storage.get("uuid") else {"id": storage["id"]}
+            self._coolify.update(f"/databases/{uuid}/storages", {"type": "persistent", **which, "mount_path": wanted})
             storage = self._data_storage(uuid)
             if storage["mount_path"] != wanted:
                 raise Refused(f"Coolify keeps the mount of the database {uuid} at {storage['mount_path']}: it was not started.")

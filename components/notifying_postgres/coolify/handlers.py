@@ -75,12 +75,8 @@ class DatabaseHandler:
         if isinstance(image, str) and "mountPath" not in unknown:
             mount = rules.data_mount(image)
             inputs = ({} if mount is None else {"mountPath": mount}) | inputs
-        missing = [
-            (key, "it is missing")
-            for key in ("image", "project", "environment", "server")
-            if key not in inputs and key not in unknown
-        ]
-        return inputs, [*missing, *rules.database_problems(inputs)]
+        missing = {"image", "project", "environment", "server"} - set(inputs) - unknown
+        return inputs, [*((key, "it is missing") for key in sorted(missing)), *rules.database_problems(inputs)]
 
     def differences(self, state: State, inputs: State) -> tuple[list[str], list[str]]:
         changed = _changed(rules.DATABASE_ARGUMENTS, state, inputs)
@@ -121,8 +117,8 @@ class PasswordHandler:
 
     def check(self, name: str, inputs: State, unknown: set[str]) -> tuple[State, list[rules.Problem]]:
         del name
-        missing = [(key, "it is missing") for key in ("database", "password") if key not in inputs and key not in unknown]
-        return inputs, [*missing, *rules.password_problems(inputs)]
+        missing = {"database", "password"} - set(inputs) - unknown
+        return inputs, [*((key, "it is missing") for key in sorted(missing)), *rules.password_problems(inputs)]
 
     def differences(self, state: State, inputs: State) -> tuple[list[str], list[str]]:
         changed = _changed(rules.PASSWORD_ARGUMENTS, state, inputs)
