@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pulumi
 from notifying_postgres import NotifyingPostgres, NotifyingPostgresArgs
+from notifying_postgres.image import DEFAULT_BASE_IMAGE
 
 SETTINGS = ("host", "privateKeyFile", "hostKey", "allowUnverifiedHost", "image", "baseImage", "network", "databases")
 
@@ -17,7 +18,8 @@ def snake_case(name: str) -> str:
 
 def read_args(config: pulumi.Config) -> NotifyingPostgresArgs:
     """Reads the component's arguments from the stack's configuration. The component checks them."""
-    args: dict[str, Any] = {snake_case(key): config.get(key) for key in SETTINGS if config.get(key) is not None}
+    # The empty string stands for a setting that is not given: Pulumi asks for every setting that has no default.
+    args: dict[str, Any] = {snake_case(key): config.get(key) for key in SETTINGS if config.get(key)}
     if "allow_unverified_host" in args:
         args["allow_unverified_host"] = config.get_bool("allowUnverifiedHost")
     if "databases" in args:
@@ -26,8 +28,8 @@ def read_args(config: pulumi.Config) -> NotifyingPostgresArgs:
             databases = {key: read_database(value) for key, value in databases.items()}
         args["databases"] = databases
     # Set by toolchain/setup where the official image cannot be pulled.
-    if "base_image" not in args and "NOTIFYING_POSTGRES_BASE_IMAGE" in os.environ:
-        args["base_image"] = os.environ["NOTIFYING_POSTGRES_BASE_IMAGE"]
+    if args.get("base_image", DEFAULT_BASE_IMAGE) == DEFAULT_BASE_IMAGE:
+        args["base_image"] = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", DEFAULT_BASE_IMAGE)
     return cast(NotifyingPostgresArgs, args)
 
 
