@@ -1,0 +1,552 @@
+"""A Coolify for tests: an HTTP server that keeps Coolify 4.3.11's rules, and runs what it is told on the real Docker engine.
+
+Every rule was read in Coolify's source (docs/coolify.md says where); nothing of that source is here. What is simplified: one
+team; containers are started by the `docker` commands that Coolify's compose file amounts to; status is looked up when asked for
+instead of by an agent once in a while, though not before the queue has done the work.
+"""
+
+import base64
+import binascii
+import json
+import queue
+import re
+import secrets
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+Json = dict[str, Any]
+
+CREATE_FIELDS = {
+    *("name", "description", "image", "public_port", "public_port_timeout", "is_public", "project_uuid", "environment_name"),
+    *("environment_uuid", "server_uuid", "destination_uuid", "instant_deploy", "limits_memory", "limits_memory_swap"),
+    *(
+        "limits_memory_swappiness",
+        "limits_memory_reservation",
+        "limits_cpus",
+        "limits_cpuset",
+        "limits_cpu_shares",
+        "postgres_user",
+    ),
+    *("postgres_password", "postgres_db", "postgres_initdb_args", "postgres_host_auth_method", "postgres_conf", "tags"),
+}
+# Dropped before unknown fields are looked for.
+DROPPED = {
+    *("project_uuid", "environment_name", "environment_uuid", "destination_uuid", "server_uuid", "type", "domains"),
+    *("instant_deploy", "tags"),
+}
+HEALTH_FIELDS = {f"health_check_{name}" for name in ("enabled", "interval", "timeout", "retries", "start_period")}
+PATCH_FIELDS = (CREATE_FIELDS - DROPPED) | HEALTH_FIELDS
+BACKUP_FIELDS = {
+    *("save_s3", "enabled", "dump_all", "frequency", "databases_to_backup", "s3_storage_uuid", "timeout", "backup_now"),
+    *(f"database_backup_retention_{what}_{where}" for what in ("amount", "days", "max_storage") for where in ("locally", "s3")),
+}
+STRINGS = {
+    *("name", "image", "limits_memory", "limits_memory_swap", "limits_memory_reservation", "limits_cpus", "postgres_conf"),
+    *("postgres_initdb_args", "postgres_host_auth_method"),
+}
+HIDDEN = {"postgres_password", "init_scripts", "internal_db_url", "external_db_url"}
+CRON_NAMES = {
+    "every_minute",
+    "hourly",
+    "daily",
+    "weekly",
+    "monthly",
+    "yearly",
+    "@hourly",
+    "@daily",
+    "@weekly",
+    "@monthly",
+    "@yearly",
+}
+
+
+class Refusal(Exception):
+    """An answer other than the one that was hoped for."""
+
+    def __init__(self, status: int, body: Json, headers: dict[str, str] | None = None) -> None:
+        super().__init__(status, body)
+        self.status, self.body, self.headers = status, body, headers or {}
+
+
+def invalid(**errors: str) -> Refusal:
+    return Refusal(422, {"message": "Validation failed.", "errors": errors})
+
+
+def docker(*words: str, check: bool = True) -> str:
+    run = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=120, check=False)
+    if check and run.returncode:
+        raise RuntimeError(run.stderr)
+    return run.stdout.strip()
+
+
+@dataclass
+class Database:
+    """A row of Coolify's table, with what belongs to it."""
+
+    uuid: str
+    fields: Json
+    environment_id: int
+    destination: Json
+    number: int
+    status: str = "exited:unhealthy"
+    last_online_at: str | None = None
+    storages: list[Json] = field(default_factory=list)
+    tags: list[Json] = field(default_factory=list)
+    backups: list[Json] = field(default_factory=list)
+    deleted: bool = False
+
+    def set_status(self, status: str) -> None:
+        if status != self.status:
+            self.status, self.last_online_at = status, f"{time.time():.6f}"
+
+
+class FakeCoolify:
+    """The server; use as a context manager.
+
+    :ivar requests: every request as (method, path, body).
+    :ivar commands: every line that ran on the host.
+    """
+
+    def __init__(self, *, abilities: set[str] | None = None, network: str = "bridge", healthy_by_itself: bool = True) -> None:
+        self.token = f"1|{secrets.token_hex(20)}"
+        self.abilities = abilities or {"read", "write", "deploy"}
+        self.network = network
+        self.healthy_by_itself = healthy_by_itself
+        self.requests: list[tuple[str, str, Json]] = []
+        self.commands: list[str] = []
+        self.errors: list[str] = []
+        self.answer_first: list[Refusal] = []
+        self.projects = [
+            {"id": 1, "uuid": "project-shop", "name": "shop", "description": None},
+            {"id": 2, "uuid": "project-other", "name": "other", "description": None},
+        ]
+        self.environments: dict[str, list[Json]] = {
+            "project-shop": [
+                {"id": 11, "uuid": "environment-production", "name": "production"},
+                {"id": 12, "uuid": "environment-staging", "name": "staging"},
+            ],
+            "project-other": [{"id": 21, "uuid": "environment-elsewhere", "name": "production"}],
+        }
+        self.servers = [
+            {"id": 0, "uuid": "server-one", "name": "localhost", "ip": "host.docker.internal", "user": "root", "port": 22}
+        ]
+        self.destinations = {"server-one": [{"uuid": "destination-one", "name": "coolify", "network": network}]}
+        self.databases: dict[str, Database] = {}
+        self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "FakeCoolify":
+        self._threads = [threading.Thread(target=self._server.serve_forever, args=(0.05,)), threading.Thread(target=self._work)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        for database in self.databases.values():
+            docker("rm", "-fv", database.uuid, check=False)
+            for storage in database.storages:
+                docker("volume", "rm", "-f", storage["name"], check=False)
+
+    def settle(self) -> None:
+        """Waits until the queue is empty."""
+        self._jobs.join()
+
+    # The queue
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception as error:  # noqa: BLE001 (a queue worker outlives its jobs; tests look at `errors`)
+                self.errors.append(str(error))
+            finally:
+                self._jobs.task_done()
+
+    def _run(self, *words: str, check: bool = True) -> str:
+        self.commands.append(" ".join(["docker", *words]))
+        return docker(*words, check=check)
+
+    def _start(self, database: Database) -> None:
+        values = database.fields
+        self._run("pull", "-q", values["image"])  # a failure ends the job, and nothing tells the API
+        self._run("stop", "-t", "10", database.uuid, check=False)
+        self._run("rm", "-f", database.uuid, check=False)
+        conf = values["postgres_conf"]
+        words = ["--name", database.uuid, "--network", database.destination["network"], "--restart", "unless-stopped"]
+        for label in ("managed=true", "type=database", f"databaseId={database.number}", "database.subType=standalone-postgresql"):
+            words += ["--label", f"coolify.{label}"]
+        names = {"POSTGRES_USER": "postgres_user", "PGUSER": "postgres_user", "POSTGRES_DB": "postgres_db"}
+        for variable, name in (names | {"POSTGRES_PASSWORD": "postgres_password"}).items():
+            words += ["-e", f"{variable}={values[name]}"]
+        for storage in database.storages:
+            words += ["-v", f"{storage['name']}:{storage['mount_path']}"]
+        if values["health_check_enabled"]:
+            check = f"psql -U {values['postgres_user']} -d {values['postgres_db']} -c 'SELECT 1'"
+            # Coolify's 15 seconds would only make the tests slow.
+            words += ["--health-cmd", check, "--health-interval", "200ms", "--health-start-period", "1s"]
+            words += [
+                "--health-timeout",
+                f"{values['health_check_timeout']}s",
+                "--health-retries",
+                str(values["health_check_retries"]),
+            ]
+        if values["limits_memory"] != "0":
+            words += ["--memory", values["limits_memory"]]
+        if conf and "listen_addresses" not in conf:
+            values["postgres_conf"] = conf + "\nlisten_addresses = '*'"
+        self._run("run", "-d", *words, values["image"])
+
+    def _stop(self, database: Database) -> None:
+        self._run("stop", "-t", "30", database.uuid, check=False)
+        self._run("rm", "-f", database.uuid, check=False)
+        database.set_status("exited:unhealthy")
+
+    def _restart(self, database: Database) -> None:
+        self._stop(database)
+        self._start(database)
+
+    def _delete(self, database: Database, volumes: bool, cleanup: bool) -> None:
+        self._stop(database)
+        if cleanup:
+            self.commands.append("cleanup")
+        if volumes:
+            for storage in database.storages:
+                self._run("volume", "rm", "-f", storage["name"], check=False)
+        database.deleted = True
+
+    def _look(self, database: Database) -> None:
+        """What Coolify's agent reports: the container's state and health."""
+        state = docker(
+            "inspect",
+            "--format",
+            "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}",
+            database.uuid,
+            check=False,
+        )
+        if state and self.healthy_by_itself:
+            status, _, health = state.partition(" ")
+            database.set_status(f"{status}:{'unknown' if not health else 'healthy' if health == 'healthy' else 'unhealthy'}")
+
+    # The API
+
+    def answer(self, method: str, path: str, query: dict[str, str], body: Json | None, token: str) -> Any:
+        if self.answer_first:
+            raise self.answer_first.pop(0)
+        if token != self.token:
+            raise Refusal(401, {"message": "Unauthenticated."})
+        action = re.search(r"/databases/[^/]+/(start|stop|restart)$", path)
+        ability = "read" if method == "GET" else "deploy" if action else "write"
+        if ability not in self.abilities:
+            raise Refusal(403, {"message": f"Missing required permissions: {ability}"})
+        if method in ("POST", "PATCH") and not action and not body:
+            raise Refusal(400, {"message": "Invalid request.", "error": "Empty JSON."})
+        for pattern, verb, handle in self._routes():
+            if verb == method and (match := re.fullmatch(pattern, path)):
+                return handle(*match.groups(), **({"query": query} if verb in ("DELETE", "GET") else {"body": body or {}}))
+        raise Refusal(404, {"message": "Not found.", "docs": "https://coolify.io/docs"})
+
+    def _routes(self) -> list[tuple[str, str, Callable[..., Any]]]:
+        one = "/databases/([^/]+)"
+        return [
+            ("/projects", "GET", lambda query: self.projects),
+            ("/projects/([^/]+)/environments", "GET", lambda uuid, query: self._listed(self.environments, uuid, "Project")),
+            ("/servers", "GET", lambda query: self.servers),
+            ("/servers/([^/]+)/destinations", "GET", lambda uuid, query: self._listed(self.destinations, uuid, "Server")),
+            ("/databases/postgresql", "POST", self._create),
+            (one, "GET", lambda uuid, query: self._show(uuid)),
+            (one, "PATCH", self._patch),
+            (one, "DELETE", self._remove),
+            (f"{one}/start", "POST", lambda uuid, body: self._act(uuid, "start")),
+            (f"{one}/stop", "POST", lambda uuid, body: self._act(uuid, "stop")),
+            (f"{one}/restart", "POST", lambda uuid, body: self._act(uuid, "restart")),
+            (f"{one}/move", "POST", self._move),
+            (f"{one}/logs", "GET", self._logs),
+            (f"{one}/storages", "GET", lambda uuid, query: {"persistent_storages": self._find(uuid).storages, "file_storages": []}),
+            (f"{one}/storages", "PATCH", self._patch_storage),
+            (f"{one}/tags", "GET", lambda uuid, query: self._find(uuid).tags),
+            (f"{one}/tags", "POST", self._add_tags),
+            (f"{one}/tags/([^/]+)", "DELETE", self._remove_tag),
+            (f"{one}/backups", "GET", lambda uuid, query: self._find(uuid).backups),
+            (f"{one}/backups", "POST", self._add_backup),
+            (f"{one}/backups/([^/]+)", "PATCH", self._patch_backup),
+            (f"{one}/backups/([^/]+)", "DELETE", self._remove_backup),
+        ]
+
+    def _listed(self, lists: dict[str, list[Json]], uuid: str, what: str) -> list[Json]:
+        if uuid not in lists:
+            raise Refusal(404, {"message": f"{what} not found."})
+        return lists[uuid]
+
+    def _find(self, uuid: str) -> Database:
+        if uuid not in self.databases or self.databases[uuid].deleted:
+            raise Refusal(404, {"message": "Database not found."})
+        return self.databases[uuid]
+
+    def _create(self, body: Json) -> Json:
+        if extra := set(body) - CREATE_FIELDS:
+            raise invalid(**dict.fromkeys(extra, "This field is not allowed."))
+        if not body.get("environment_uuid") and not body.get("environment_name"):
+            raise Refusal(422, {"message": "You need to provide at least one of environment_name or environment_uuid."})
+        if body.get("is_public") and not body.get("public_port"):
+            body["is_public"] = False
+        environments = self._listed(self.environments, body.get("project_uuid", ""), "Project")
+        environment = next((e for e in environments if e["name"] == body.get("environment_name")), None) or next(
+            (e for e in environments if e["uuid"] == body.get("environment_uuid")), None
+        )
+        if environment is None:
+            raise Refusal(422, {"message": "You need to provide a valid environment_name or environment_uuid."})
+        destinations = self._listed(self.destinations, body.get("server_uuid", ""), "Server")
+        if len(destinations) > 1 and "destination_uuid" not in body:
+            raise Refusal(400, {"message": "Server has multiple destinations and you do not set destination_uuid."})
+        wanted = body["destination_uuid"] if len(destinations) > 1 else destinations[0]["uuid"]
+        destination = next((d for d in destinations if d["uuid"] == wanted), None)
+        if destination is None:
+            raise invalid(destination_uuid="Provided destination_uuid does not belong to the specified server.")
+        if body.get("is_public") and self._port_taken(body["public_port"]):
+            raise Refusal(400, {"message": "Public port already used by another database."})
+        if any(not isinstance(tag, str) or len(tag.strip()) < 2 for tag in body.get("tags") or []):
+            raise invalid(tags="Each tag name must be at least 2 characters after sanitization.")
+        if body.get("public_port") and not 1024 <= body["public_port"] <= 65535:
+            raise invalid(public_port="The public port should be between 1024 and 65535.")
+        self._validate(body)
+
+        uuid = "".join(secrets.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(24))
+        fields: Json = {
+            **{"name": f"postgresql-database-{uuid}", "description": None, "image": "postgres:16-alpine"},
+            **{"postgres_user": "postgres", "postgres_db": "postgres", "postgres_password": secrets.token_hex(32)},
+            **{"postgres_initdb_args": None, "postgres_host_auth_method": None, "postgres_conf": None, "init_scripts": None},
+            **{"is_public": False, "public_port": None, "public_port_timeout": 3600, "limits_memory": "0"},
+            **{"limits_memory_swap": "0", "limits_memory_swappiness": 60, "limits_memory_reservation": "0", "limits_cpus": "0"},
+            **{"limits_cpuset": None, "limits_cpu_shares": 1024, "health_check_enabled": True, "health_check_interval": 15},
+            **{"health_check_timeout": 5, "health_check_retries": 5, "health_check_start_period": 5},
+        }
+        fields |= {name: value for name, value in body.items() if name not in DROPPED}
+        self._decode_conf(body, fields)
+        match = re.search(r":(?:pg)?(\d+)", fields["image"], re.IGNORECASE)
+        mount = "/var/lib/postgresql" if match and int(match[1]) >= 18 else "/var/lib/postgresql/data"
+        number = len(self.databases) + 1
+        storage = {"id": number, "uuid": f"storage-{uuid}", "name": f"postgres-data-{uuid}", "mount_path": mount, "host_path": None}
+        database = Database(uuid, fields, environment["id"], destination, number, storages=[storage])
+        database.tags = [{"uuid": f"tag-{name}", "name": name} for name in dict.fromkeys(body.get("tags") or [])]
+        self.databases[uuid] = database
+        if body.get("instant_deploy"):
+            self._jobs.put(lambda: self._start(database))
+        created = {"uuid": uuid, "internal_db_url": self._url(database, uuid, 5432)}
+        if fields["is_public"] and fields["public_port"]:
+            created["external_db_url"] = self._url(database, "203.0.113.1", fields["public_port"])
+        return created
+
+    def _validate(self, body: Json) -> None:
+        for name in STRINGS & set(body):
+            if not isinstance(body[name], str):
+                raise invalid(**{name: f"The {name} field must be a string."})
+        for name in {"postgres_user", "postgres_db"} & set(body):
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", str(body[name])):
+                raise invalid(**{name: f"The {name} field format is invalid."})
+        password = body.get("postgres_password")
+        if password is not None and not re.fullmatch(r"[A-Za-z0-9!@#%^*()_+\-=\[\]{}:,.?/~]{1,128}", password):
+            raise invalid(postgres_password="The postgres_password field format is invalid.")
+
+    def _decode_conf(self, body: Json, fields: Json) -> None:
+        if "postgres_conf" in body:
+            try:
+                fields["postgres_conf"] = base64.b64decode(body["postgres_conf"], validate=True).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                raise invalid(postgres_conf="The postgres_conf should be base64 encoded.") from None
+
+    def _port_taken(self, port: int, but: str = "") -> bool:
+        return any(d.fields["public_port"] == port and d.fields["is_public"] and d.uuid != but for d in self.databases.values())
+
+    def _url(self, database: Database, host: str, port: int) -> str:
+        values = database.fields
+        user, password = quote(values["postgres_user"], safe=""), quote(values["postgres_password"], safe="")
+        return f"postgres://{user}:{password}@{host}:{port}/{values['postgres_db']}"
+
+    def _show(self, uuid: str) -> Json:
+        database = self._find(uuid)
+        if self._jobs.unfinished_tasks == 0:
+            self._look(database)
+        server = self.servers[0]
+        public = database.fields["is_public"] and database.fields["public_port"]
+        shown = {
+            **database.fields,
+            **{"uuid": uuid, "status": database.status, "last_online_at": database.last_online_at},
+            **{"environment_id": database.environment_id, "destination": {**database.destination, "server": server}},
+            **{"internal_db_url": self._url(database, uuid, 5432), "database_type": "standalone-postgresql"},
+            "external_db_url": self._url(database, "203.0.113.1", database.fields["public_port"]) if public else None,
+        }
+        return shown if "read:sensitive" in self.abilities else {key: value for key, value in shown.items() if key not in HIDDEN}
+
+    def _patch(self, uuid: str, body: Json) -> Json:
+        body = {name: value for name, value in body.items() if name not in DROPPED}
+        database = self._find(uuid)
+        if extra := set(body) - PATCH_FIELDS:
+            raise invalid(**dict.fromkeys(extra, "This field is not allowed."))
+        self._validate(body)
+        for name in HEALTH_FIELDS - {"health_check_enabled"} & set(body):
+            if name in body and (not isinstance(body[name], int) or body[name] < 0):
+                raise invalid(**{name: f"The {name} field must be an integer."})
+        if body.get("is_public") and body.get("public_port") and self._port_taken(body["public_port"], uuid):
+            raise Refusal(400, {"message": "Public port already used by another database."})
+        database.fields |= body
+        self._decode_conf(body, database.fields)
+        return {"message": "Database updated."}
+
+    def _remove(self, uuid: str, query: dict[str, str]) -> Json:
+        database = self._find(uuid)
+        flags = ("delete_volumes", "delete_configurations", "delete_connected_networks", "docker_cleanup")
+        given = {flag: query.get(flag, "true") in ("1", "true", "on", "yes") for flag in flags}
+        self._jobs.put(lambda: self._delete(database, given["delete_volumes"], given["docker_cleanup"]))
+        return {"message": "Database deletion request queued."}
+
+    def _act(self, uuid: str, action: str) -> Json:
+        database = self._find(uuid)
+        if action == "start" and "running" in database.status:
+            raise Refusal(400, {"message": "Database is already running."})
+        if action == "stop" and "exited" in database.status:
+            raise Refusal(400, {"message": "Database is already stopped."})
+        work = {"start": self._start, "stop": self._stop, "restart": self._restart}[action]
+        self._jobs.put(lambda: work(database))
+        return {"message": f"Database {action}ing request queued."}
+
+    def _move(self, uuid: str, body: Json) -> Json:
+        database = self._find(uuid)
+        found = [e for all_of in self.environments.values() for e in all_of if e["uuid"] == body.get("environment_uuid")]
+        if not found:
+            raise Refusal(404, {"message": "Target environment not found or not owned by your team."})
+        if found[0]["id"] == database.environment_id:
+            raise Refusal(400, {"message": "Database is already in this environment."})
+        database.environment_id = found[0]["id"]
+        return {"message": "Database moved successfully."}
+
+    def _logs(self, uuid: str, query: dict[str, str]) -> Json:
+        self._find(uuid)
+        if docker("inspect", "--format", "{{.State.Status}}", uuid, check=False) != "running":
+            raise Refusal(400, {"message": "Database is not running."})
+        run = subprocess.run(
+            ["docker", "logs", "--tail", query.get("lines", "100"), uuid], capture_output=True, text=True, check=True
+        )
+        return {"logs": run.stdout + run.stderr}
+
+    def _patch_storage(self, uuid: str, body: Json) -> Json:
+        database = self._find(uuid)
+        if extra := set(body) - {"uuid", "id", "type", "is_preview_suffix_enabled", "name", "mount_path", "host_path", "content"}:
+            raise invalid(**dict.fromkeys(extra, "This field is not allowed."))
+        if body.get("type") not in ("persistent", "file"):
+            raise invalid(type="The selected type is invalid.")
+        key = "uuid" if "uuid" in body else "id"
+        if key not in body:
+            raise invalid(uuid="Either uuid or id is required.")
+        for storage in database.storages:
+            if storage[key] == body[key]:
+                storage |= {name: body[name] for name in ("name", "mount_path", "host_path") if name in body}
+                return storage
+        raise Refusal(404, {"message": "Storage not found."})
+
+    def _add_tags(self, uuid: str, body: Json) -> list[Json]:
+        database = self._find(uuid)
+        if set(body) - {"tag_name", "tag_names"} or ("tag_name" in body) == ("tag_names" in body):
+            raise invalid(tag_name="Provide either tag_name or tag_names, not both.")
+        names = body["tag_names"] if "tag_names" in body else [body["tag_name"]]
+        there = {tag["name"] for tag in database.tags}
+        database.tags += [{"uuid": f"tag-{name}", "name": name} for name in names if name not in there]
+        return database.tags
+
+    def _remove_tag(self, uuid: str, tag: str, query: dict[str, str]) -> Json:
+        database = self._find(uuid)
+        if not any(one["uuid"] == tag for one in database.tags):
+            raise Refusal(404, {"message": "Tag not found."})
+        database.tags = [one for one in database.tags if one["uuid"] != tag]
+        return {"message": "Tag removed."}
+
+    def _checked_backup(self, body: Json) -> Json:
+        frequency = body.get("frequency")
+        if frequency is not None and frequency not in CRON_NAMES and len(frequency.split()) != 5:
+            raise invalid(frequency="Invalid cron expression or frequency format.")
+        if body.get("save_s3") and not body.get("s3_storage_uuid"):
+            raise invalid(s3_storage_uuid="The s3_storage_uuid field is required when save_s3 is true.")
+        if extra := set(body) - BACKUP_FIELDS:
+            raise invalid(**dict.fromkeys(extra, "This field is not allowed."))
+        if not 60 <= body.get("timeout", 3600) <= 36000:
+            raise invalid(timeout="The timeout field must be between 60 and 36000.")
+        return {
+            **{name: value for name, value in body.items() if name != "s3_storage_uuid"},
+            "s3_storage_id": 1 if body.get("save_s3") else None,
+        }
+
+    def _add_backup(self, uuid: str, body: Json) -> Json:
+        database = self._find(uuid)
+        if "frequency" not in body:
+            raise invalid(frequency="The frequency field is required.")
+        defaults = {
+            "enabled": True,
+            "save_s3": False,
+            "dump_all": False,
+            "databases_to_backup": database.fields["postgres_db"],
+            "timeout": 3600,
+        }
+        backup = {"uuid": f"backup-{secrets.token_hex(6)}", **defaults, **self._checked_backup(body)}
+        database.backups.append(backup)
+        return {"uuid": backup["uuid"], "message": "Backup configuration created successfully."}
+
+    def _patch_backup(self, uuid: str, backup: str, body: Json) -> Json:
+        for one in self._find(uuid).backups:
+            if one["uuid"] == backup:
+                one.update(self._checked_backup(body))
+                return {"message": "Database backup configuration updated"}
+        raise Refusal(404, {"message": "Backup config not found."})
+
+    def _remove_backup(self, uuid: str, backup: str, query: dict[str, str]) -> Json:
+        database = self._find(uuid)
+        if not any(one["uuid"] == backup for one in database.backups):
+            raise Refusal(404, {"message": "Backup configuration not found."})
+        database.backups = [one for one in database.backups if one["uuid"] != backup]
+        return {"message": "Backup configuration and all executions deleted."}
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def answer(self) -> None:
+                parts = urlsplit(self.path)
+                path = parts.path.removeprefix("/api/v1")
+                query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+                length = int(self.headers.get("Content-Length") or 0)
+                text = self.rfile.read(length)
+                body: Json | None = json.loads(text) if text and text != b"null" else None
+                fake.requests.append((self.command, self.path.removeprefix("/api/v1"), body or {}))
+                headers: dict[str, str] = {}
+                token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+                try:
+                    result = fake.answer(self.command, path, query, body, token)
+                    created = self.command == "POST" and not re.search("/(start|stop|restart|move)$", path)
+                    status = 201 if created else 200
+                except Refusal as refusal:
+                    status, result, headers = refusal.status, refusal.body, refusal.headers
+                data = json.dumps(result).encode()
+                self.send_response(status)
+                for name, value in {**headers, "Content-Type": "application/json", "Content-Length": str(len(data))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(data)
+
+            do_GET = do_POST = do_PATCH = do_DELETE = answer
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        return Handler
