@@ -14,7 +14,7 @@ from pulumi_command import local
 
 from . import workstation
 from .errors import InvalidArgument, camel_case, checked, refuse_unknown
-from .host import Host, parse_address
+from .host import Host
 
 DATA_DIRECTORY = "/var/lib/postgresql/data"
 PASSWORD_FILE = "/run/secrets/postgres_password"  # noqa: S105 (a path)
@@ -309,13 +309,12 @@ def _converge_script(container_id: str, *, limit: bool) -> str:
 
 
 def _check_command(values: list[Any]) -> str:
-    container_id, container_name, user, database, url, ssh_options = values
-    words = ["--container", container_id, "--user", user, "--dbname", database, "--password-stdin", "--json"]
+    container_id, container_name, user, database_name, url, ssh_options = values
+    # The name in the URL is for whoever reads a failure; the way goes by the id, so that a new container is checked again.
+    words = [_url([user, None, database_name, container_name]), "--container", container_id, "--password-stdin"]
     if url is not None:
-        target = parse_address(url)
-        words += ["--host", str(target), *(f"--ssh-option={option}" for option in ssh_options)]
-    # The name is for the reader of a failure; the id makes the check run again for a new container.
-    return f"{workstation.python()} -m schema_changes check --name {shlex.quote(container_name)} {shlex.join(words)}"
+        words += ["--ssh", url, *(f"--ssh-option={option}" for option in ssh_options)]
+    return f"{workstation.python()} -m schema_changes check {shlex.join(words)}"
 
 
 def _outputs(values: list[Any]) -> DatabaseOutputs:
@@ -331,9 +330,10 @@ def _outputs(values: list[Any]) -> DatabaseOutputs:
     return cast(DatabaseOutputs, outputs)
 
 
-def _url(values: list[str]) -> str:
-    user, password, database, container_name = values
-    return f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{container_name}:5432/{quote(database, safe='')}"
+def _url(values: list[Any]) -> str:
+    user, password, database_name, container_name = values
+    login = quote(user, safe="") + ("" if password is None else ":" + quote(password, safe=""))
+    return f"postgresql://{login}@{container_name}:5432/{quote(database_name, safe='')}"
 
 
 def _address(address: str, port: int) -> str:

@@ -204,7 +204,7 @@ class Host:
                 f"{name}-docker", host=self.url, ssh_opts=self.ssh_options, opts=pulumi.ResourceOptions(parent=parent)
             )
 
-        # Local even for a remote host: it goes the way the docker provider will go, over `ssh`, and opens the connection they share.
+        # Local even for a remote host: it goes the way the docker provider will go, by `ssh`, and opens the connection they share.
         # It is the same resource for both kinds of host, so that going from one to the other is noticed as well.
         self.ready = local.Command(
             f"{name}-preflight",
@@ -224,7 +224,7 @@ class Host:
             return (
                 f"{shlex.join(['ssh', *options, *ssh_target(parse_address(url))])} sh -s -- {known} <<'SCRIPT'\n{text}SCRIPT\n"
                 "status=$?; test $status -ne 255 ||"
-                f" echo The host cannot be reached over SSH, for the reason above: {where}. Nothing was changed. >&2; exit $status\n"
+                f" echo For the reason above, the host cannot be reached: {where}. Nothing was changed. >&2; exit $status\n"
             )
 
         return pulumi.Output.all(self.url, self.ssh_options, network).apply(script)

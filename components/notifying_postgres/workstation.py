@@ -89,9 +89,9 @@ def python() -> str:
 
 
 def ssh_socket(*identity: str) -> str:
-    """The path for an SSH control socket that serves exactly this identity (address, host key, private key), for `ssh` to expand.
+    """The path of an SSH control socket that serves exactly this identity (address, host key, private key), for `ssh` to expand.
 
     A hash keeps it inside the 104 bytes of a socket's path and makes sure that a connection opened for another host key is
     not taken over.
     """
-    return f"~/{_home_folder().name}/ssh-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:12]}"
+    return f"${{HOME}}/{_home_folder().name}/ssh-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:12]}"

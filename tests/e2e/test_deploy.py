@@ -1,0 +1,257 @@
+"""A stack's life, on this machine's engine and over a real SSH connection."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import REPOSITORY, Sshd, Stack, docker, start_sshd, stop_sshd
+
+
+@pytest.fixture(params=["local", "ssh"])
+def hosted(request: pytest.FixtureRequest, stack: Stack) -> Stack:
+    """A stack on this machine, and the same one over SSH."""
+    if request.param == "ssh":
+        stack.config |= request.getfixturevalue("sshd").config
+    return stack
+
+
+def test_first_deploy_proves_itself_and_a_second_one_changes_nothing(hosted: Stack) -> None:
+    said = hosted.up()
+
+    app = hosted.outputs()["databases"]["app"]
+    assert app["container_name"] == f"{hosted.name}-app"
+    assert app["image_id"] == hosted.container()["Image"]
+    assert [notice["tag"] for notice in app["check"]["notices"]] == ["CREATE TABLE", "ALTER TABLE", "DROP TABLE"]
+    assert hosted.sql("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
+    with hosted.connect() as listening:
+        listening.execute("LISTEN schema_changed")
+        hosted.sql("CREATE TABLE orders (id int)")
+        notice = json.loads(next(listening.notifies(timeout=5)).payload)
+    assert (notice["type"], notice["tag"]) == ("ddl_command_end", "CREATE TABLE")
+
+    password = hosted.outputs()["urls"]["app"].split(":")[2].split("@")[0]
+    for place in (said, json.dumps(hosted.container()), hosted.state()):
+        assert password not in place
+    assert hosted.container()["HostConfig"]["PortBindings"] in ({}, None)
+
+    hosted.up_changes_nothing()
+    hosted.refresh()
+    hosted.up_changes_nothing()
+
+
+def test_a_plain_stack_output_shows_what_a_person_needs_and_no_secret(hosted: Stack) -> None:
+    hosted.up()
+    shown = hosted.run("stack", "output")
+    assert f"{hosted.name}-app" in shown
+    assert "CREATE TABLE" in shown
+    assert "postgresql://" not in shown
+
+
+def test_a_password_changes_in_place(hosted: Stack) -> None:
+    hosted.config["databases"]["app"] = {"password": "first one"}
+    hosted.up()
+    before = hosted.container()["Id"]
+
+    hosted.config["databases"]["app"] = {"password": 'it\'s another: $HOME \\ "é"'}
+    hosted.up()
+
+    assert hosted.container()["Id"] == before
+    assert hosted.sql("SELECT 1") == [(1,)]
+    hosted.up_changes_nothing()
+
+
+def test_databases_come_and_go_and_leave_the_others_alone(hosted: Stack) -> None:
+    hosted.up()
+    app = hosted.container()
+
+    hosted.config["databases"]["second"] = {"user": "owner", "databaseName": "Ünïcode db", "memory": "256m", "shmSize": "80m"}
+    hosted.up()
+    assert hosted.sql("SELECT current_user, current_database()", "second") == [("owner", "Ünïcode db")]
+    assert hosted.container("second")["HostConfig"]["Memory"] == 256 * 2**20
+    assert hosted.container("second")["HostConfig"]["ShmSize"] == 80 * 2**20
+    assert (hosted.container()["Id"], hosted.container()["State"]["StartedAt"]) == (app["Id"], app["State"]["StartedAt"])
+
+    del hosted.config["databases"]["second"]
+    hosted.up()
+    assert (hosted.container()["Id"], hosted.container()["State"]["StartedAt"]) == (app["Id"], app["State"]["StartedAt"])
+    assert docker("volume", "ls", "-q", "--filter", f"name={hosted.name}-second-data")
+    hosted.up_changes_nothing()
+
+
+def test_data_outlives_destroy_and_a_later_stack_finds_it_with_the_password_then_configured(hosted: Stack) -> None:
+    hosted.config["databases"]["app"] = {"password": "one"}
+    hosted.up()
+    hosted.sql("CREATE TABLE kept AS SELECT 42 AS answer")
+
+    hosted.destroy()
+    assert not docker("ps", "-aq", "--filter", f"name=^{hosted.name}")
+
+    hosted.config["databases"]["app"] = {"password": "two"}
+    hosted.up()
+    assert hosted.sql("SELECT answer FROM kept") == [(42,)]
+    assert "database system was shut down" in docker("logs", f"{hosted.name}-app")  # not interrupted: it was stopped cleanly
+
+
+def test_data_goes_when_the_stack_says_so(stack: Stack) -> None:
+    stack.config["databases"]["app"] = {"retainData": False}
+    stack.up()
+    stack.destroy()
+    assert not docker("volume", "ls", "-q", "--filter", f"name={stack.name}")
+    assert not docker("images", "-q", f"{stack.name}:16")
+
+
+@pytest.fixture
+def editable(hosted: Stack, tmp_path: Path) -> Path:
+    """The image's folder of a copy of the package, which the stack then imports."""
+    copy = tmp_path / "checkout"
+    shutil.copytree(REPOSITORY / "components", copy / "components", ignore=shutil.ignore_patterns("build_context", "__pycache__"))
+    shutil.copytree(REPOSITORY / "image", copy / "image")
+    hosted.env["PYTHONPATH"] = str(copy / "components")
+    return copy / "image"
+
+
+def test_a_changed_image_is_built_once_and_replaces_the_containers_with_their_data(hosted: Stack, editable: Path) -> None:
+    hosted.config["databases"]["second"] = {}
+    hosted.up()
+    hosted.sql("CREATE TABLE kept AS SELECT 42 AS answer")
+    before = hosted.container()
+
+    with (editable / "Dockerfile").open("a") as dockerfile:
+        dockerfile.write("LABEL edited=yes\n")
+    said = hosted.up()
+
+    assert said.count("Successfully built") <= 1
+    for key in ("app", "second"):
+        assert hosted.container(key)["Id"] != before["Id"]
+        assert hosted.container(key)["Config"]["Labels"]["edited"] == "yes"
+    assert hosted.sql("SELECT answer FROM kept") == [(42,)]
+    hosted.up_changes_nothing()
+
+
+def test_a_failing_check_fails_the_deploy_and_the_next_one_mends_it(hosted: Stack) -> None:
+    hosted.up()
+    hosted.sql("ALTER EVENT TRIGGER schema_notifications_ddl_command_end DISABLE")
+    hosted.config["databases"]["app"] = {"password": "a change, so that the check runs"}
+    said = hosted.up(fails=True)
+    assert "disabled" in said
+
+    hosted.sql("ALTER EVENT TRIGGER schema_notifications_ddl_command_end ENABLE ALWAYS")
+    hosted.up()
+    hosted.up_changes_nothing()
+
+
+def test_a_container_that_someone_removed_comes_back_with_its_data(hosted: Stack) -> None:
+    hosted.up()
+    hosted.sql("CREATE TABLE kept AS SELECT 42 AS answer")
+    docker("rm", "-f", f"{hosted.name}-app")
+    hosted.refresh()
+    hosted.up()
+    assert hosted.sql("SELECT answer FROM kept") == [(42,)]
+
+
+def test_a_port_is_published_on_loopback(hosted: Stack) -> None:
+    port = 20000 + int(hosted.name[-4:], 16) % 10000
+    hosted.config["databases"]["app"] = {"port": str(port)}
+    hosted.up()
+    assert hosted.container()["HostConfig"]["PortBindings"]["5432/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(port)}]
+    with psycopg.connect(hosted.outputs()["urls"]["app"], hostaddr="127.0.0.1", port=port) as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+    hosted.up_changes_nothing()
+
+
+def test_neither_image_nor_container_falls_to_coolifys_cleanup(stack: Stack) -> None:
+    docker("network", "create", stack.name)
+    try:
+        stack.config["network"] = stack.name
+        stack.up()
+        assert stack.container()["Config"]["Labels"]["coolify.managed"] == "false"
+        assert list(stack.container()["NetworkSettings"]["Networks"]) == [stack.name]
+        tags = json.loads(docker("image", "inspect", f"{stack.name}:16"))[0]
+        assert tags["Config"]["Labels"]["coolify.managed"] == "true"
+        assert tags["RepoTags"] == [f"{stack.name}:16"]
+        docker("stop", f"{stack.name}-app")
+        # The prune that Coolify runs at night; it takes stopped containers that carry its label.
+        docker("container", "prune", "-f", "--filter", "label=coolify.managed=true", "--filter", "label!=coolify.proxy=true")
+        assert docker("image", "rm", f"{stack.name}:16", check=False) == ""
+        docker("start", f"{stack.name}-app")
+        stack.up_changes_nothing()
+    finally:
+        docker("rm", "-f", f"{stack.name}-app", check=False)
+        docker("network", "rm", stack.name)
+
+
+def test_another_host_key_is_refused_before_anything_is_sent(stack: Stack, sshd: Sshd, tmp_path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "other"], check=True)
+    other = " ".join((tmp_path / "other.pub").read_text().split()[:2])
+    stack.config |= sshd.config | {"hostKey": other}
+    before = sshd.log.read_text().count("Accepted publickey")
+    said = stack.up(fails=True)
+    assert "Host key verification failed" in said
+    assert sshd.log.read_text().count("Accepted publickey") == before
+
+    stack.config |= sshd.config
+    stack.up()
+
+
+def test_an_unreachable_host_previews_and_fails_soon_with_its_name(stack: Stack, sshd: Sshd) -> None:
+    stack.config |= sshd.config | {"host": "ssh://root@127.0.0.1:1"}
+    stack.preview()
+    started = time.monotonic()
+    said = stack.up(fails=True)
+    assert time.monotonic() - started < 30
+    assert "ssh://root@127.0.0.1:1" in said
+    assert "Connection refused" in said
+
+    stack.config |= sshd.config
+    stack.up()
+
+
+def test_a_network_that_is_not_there_is_named(hosted: Stack) -> None:
+    hosted.config["network"] = "no-such-network"
+    assert "There is no Docker network 'no-such-network'" in hosted.up(fails=True)
+
+
+def test_moving_to_another_engine_is_refused_with_the_steps(stack: Stack, sshd: Sshd, tmp_path: Path) -> None:
+    stack.config |= sshd.config
+    stack.up()
+    before = stack.container()["Id"]
+
+    # Another engine as far as anyone can tell from outside: a `docker` that tells another identity.
+    impostor = tmp_path / "bin" / "docker"
+    impostor.parent.mkdir()
+    impostor.write_text('#!/bin/sh\ntest "$1" != info || { echo OTHER; exit; }\nexec docker.real "$@"\n')
+    impostor.chmod(0o755)
+    (tmp_path / "bin" / "docker.real").symlink_to(str(shutil.which("docker")))
+    other = start_sshd(tmp_path / "other", SetEnv=f"PATH={tmp_path / 'bin'}:{os.environ['PATH']}")
+    try:
+        stack.config |= other.config
+        said = stack.up(fails=True)
+        assert "has another Docker engine" in said
+        assert "pg_dumpall" in said
+        assert stack.container()["Id"] == before
+    finally:
+        stop_sshd(other)
+    stack.config |= sshd.config
+    stack.up()
+    assert stack.container()["Id"] == before
+
+
+def test_a_wrong_value_is_refused_at_preview_with_its_key(stack: Stack) -> None:
+    stack.config["databases"]["app"] = {"port": 70000}
+    said = stack.preview(fails=True)
+    assert "databases.app.port is '70000': give a port from 1 to 65535, or address:port" in said
+    assert "Traceback" not in said
+
+
+def test_twenty_databases_over_one_host_stay_below_sshds_limits(stack: Stack, sshd: Sshd) -> None:
+    stack.config |= sshd.config
+    stack.config["databases"] = {f"d{n}": {"memory": "128m"} for n in range(20)}
+    stack.up("--parallel", "32")
+    stack.up_changes_nothing()
+    assert "MaxStartups" not in sshd.log.read_text()
+    assert len(docker("ps", "-q", "--filter", f"name=^{stack.name}").split()) == 20
