@@ -100,14 +100,15 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 class Stack:
     """A stack of the project's own program, with a backend, a home folder and a name of its own."""
 
-    def __init__(self, folder: Path, program: Path = REPOSITORY) -> None:
+    def __init__(self, folder: Path, program: Path = REPOSITORY, project: str = "notifying-postgres") -> None:
         self.name = f"e2e-{uuid.uuid4().hex[:8]}"
         self.program = program
+        self.project = project
         self.config_file = folder / f"Pulumi.{self.name}.yaml"
         self.config: dict[str, Any] = {"image": f"{self.name}:16", "databases": {"app": {}}}
         # Not below pytest's folder: the path of an SSH control socket may have 104 bytes.
         self.home = Path(tempfile.mkdtemp(prefix="np-"))
-        (folder / "state").mkdir()
+        (folder / "state").mkdir(parents=True)
         self.env = {
             **os.environ,
             "HOME": str(self.home),
@@ -120,7 +121,7 @@ class Stack:
 
     def run(self, *words: str, fails: bool = False) -> str:
         """Runs `pulumi` on the stack, and returns all that it prints."""
-        settings = {f"notifying-postgres:{key}": value for key, value in self.config.items()}
+        settings = {f"{self.project}:{key}": value for key, value in self.config.items()}
         salt = (
             [line for line in self.config_file.read_text().splitlines() if "encryptionsalt" in line]
             if self.config_file.exists()
