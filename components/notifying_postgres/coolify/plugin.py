@@ -9,14 +9,14 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import grpc.aio
 import pulumi
-from google.protobuf import any_pb2, empty_pb2
+from google.protobuf import any_pb2, empty_pb2, struct_pb2
 from pulumi.provider.experimental.analyzer import Analyzer
 from pulumi.provider.experimental.component import ComponentProvider
 from pulumi.provider.experimental.property_value import Computed, PropertyValue
@@ -24,6 +24,7 @@ from pulumi.provider.experimental.schema import ComplexType, Property
 from pulumi.provider.server import ProviderServicer
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, provider_pb2_grpc, status_pb2
+from pulumi.runtime.rpc import UNKNOWN
 
 from .args import CoolifyDatabaseArgs, CoolifyPasswordArgs
 from .client import CoolifyError
@@ -32,7 +33,7 @@ from .handlers import HANDLERS, SECRETS, Handler, Incomplete, Refused, Settings,
 PACKAGE = "notifying-postgres"
 VERSION = "0.1.0"
 
-_UNKNOWN = object()
+_NOT_KNOWN = object()
 _OUTPUTS: dict[str, dict[str, tuple[str, str]]] = {
     "CoolifyDatabase": {
         "status": ("string", "The status that Coolify reported last, such as `running:healthy`."),
@@ -93,7 +94,10 @@ class Plugin(ProviderServicer):
 
     async def DiffConfig(self, request: Any, context: Any) -> Any:
         # Another token, or another name of the same Coolify, replaces nothing.
-        return provider_pb2.DiffResponse(changes=provider_pb2.DiffResponse.DIFF_UNKNOWN)
+        same = request.olds == request.news
+        return provider_pb2.DiffResponse(
+            changes=provider_pb2.DiffResponse.DIFF_NONE if same else provider_pb2.DiffResponse.DIFF_SOME
+        )
 
     async def Configure(self, request: Any, context: Any) -> Any:
         settings = {key.rpartition(":")[2]: value for key, value in request.variables.items()}
@@ -104,9 +108,8 @@ class Plugin(ProviderServicer):
         handler, name = _handler(request.urn)
         given, unknown = _from_engine(request.news)
         inputs, problems = handler.check(name, given, unknown)
-        result = {**_values(inputs), **{key: PropertyValue.computed() for key in unknown}}
         return provider_pb2.CheckResponse(
-            inputs=PropertyValue.marshal_map(result),
+            inputs=_to_engine(inputs, unknown),
             failures=[provider_pb2.CheckFailure(property=key, reason=reason) for key, reason in problems],
         )
 
@@ -129,11 +132,9 @@ class Plugin(ProviderServicer):
         inputs, unknown = _from_engine(request.properties)
         if request.preview:
             await self._do(context, request.urn, lambda task: handler.preview(task, None, {}, inputs))
-            kind = _type(request.urn)
-            outputs = {key: PropertyValue.computed() for key in {*_OUTPUTS[kind], *unknown}}
-            return provider_pb2.CreateResponse(properties=PropertyValue.marshal_map(_values(inputs) | outputs))
+            return provider_pb2.CreateResponse(properties=_to_engine(inputs, {*_OUTPUTS[_type(request.urn)], *unknown}))
         uuid, state = await self._do(context, request.urn, lambda task: handler.create(task, inputs), inputs=inputs)
-        return provider_pb2.CreateResponse(id=uuid, properties=PropertyValue.marshal_map(_values(state)))
+        return provider_pb2.CreateResponse(id=uuid, properties=_to_engine(state))
 
     async def Read(self, request: Any, context: Any) -> Any:
         handler, _ = _handler(request.urn)
@@ -142,8 +143,7 @@ class Plugin(ProviderServicer):
         found = await self._do(context, request.urn, lambda task: handler.read(task, request.id, state, inputs))
         if found is None:
             return provider_pb2.ReadResponse()  # without an id: it is gone
-        new_state, new_inputs = (PropertyValue.marshal_map(_values(values)) for values in found)
-        return provider_pb2.ReadResponse(id=request.id, properties=new_state, inputs=new_inputs)
+        return provider_pb2.ReadResponse(id=request.id, properties=_to_engine(found[0]), inputs=_to_engine(found[1]))
 
     async def Update(self, request: Any, context: Any) -> Any:
         handler, _ = _handler(request.urn)
@@ -152,10 +152,9 @@ class Plugin(ProviderServicer):
         if request.preview:
             await self._do(context, request.urn, lambda task: handler.preview(task, request.id, state, inputs))
             outputs = {key: state[key] for key in _OUTPUTS[_type(request.urn)] if key in state}
-            computed = {key: PropertyValue.computed() for key in unknown}
-            return provider_pb2.UpdateResponse(properties=PropertyValue.marshal_map(_values(outputs | inputs) | computed))
+            return provider_pb2.UpdateResponse(properties=_to_engine(outputs | inputs, unknown))
         new = await self._do(context, request.urn, lambda task: handler.update(task, request.id, state, inputs), inputs=inputs)
-        return provider_pb2.UpdateResponse(properties=PropertyValue.marshal_map(_values(new)))
+        return provider_pb2.UpdateResponse(properties=_to_engine(new))
 
     async def Delete(self, request: Any, context: Any) -> Any:
         handler, _ = _handler(request.urn)
@@ -196,9 +195,9 @@ def _incomplete(error: Incomplete, inputs: dict[str, Any]) -> _Status:
     detail.Pack(
         provider_pb2.ErrorResourceInitFailed(
             id=error.uuid,
-            properties=PropertyValue.marshal_map(_values(error.state)),
+            properties=_to_engine(error.state),
             reasons=[str(error)],
-            inputs=PropertyValue.marshal_map(_values(inputs)),
+            inputs=_to_engine(inputs),
         )
     )
     status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error), details=[detail])
@@ -229,7 +228,7 @@ def _from_engine(properties: Any) -> tuple[dict[str, Any], set[str]]:
 def _plain(value: PropertyValue) -> Any:
     content = value.value
     if isinstance(content, Computed):
-        return _UNKNOWN
+        return _NOT_KNOWN
     if isinstance(content, float) and content.is_integer():
         return int(content)  # the protocol knows no integers
     if isinstance(content, tuple):
@@ -241,11 +240,17 @@ def _plain(value: PropertyValue) -> Any:
 
 def _has_unknown(value: Any) -> bool:
     items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else []
-    return value is _UNKNOWN or any(_has_unknown(item) for item in items)
+    return value is _NOT_KNOWN or any(_has_unknown(item) for item in items)
 
 
-def _values(values: dict[str, Any]) -> dict[str, PropertyValue]:
-    return {key: _value(value).with_secret(key in SECRETS) for key, value in values.items() if value is not None}
+def _to_engine(values: dict[str, Any], unknown: Iterable[str] = ()) -> struct_pb2.Struct:
+    """The values as the engine takes them, secrets marked as such, with those that are not known yet."""
+    result = PropertyValue.marshal_map(
+        {key: _value(value).with_secret(key in SECRETS) for key, value in values.items() if value is not None}
+    )
+    for key in unknown:
+        result[key] = UNKNOWN  # PropertyValue cannot marshal its own Computed (SDK 3.272)
+    return result
 
 
 def _value(value: Any) -> PropertyValue:
