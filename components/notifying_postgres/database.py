@@ -249,6 +249,8 @@ def provision_database(
         ],
         network_mode=network or "bridge",
         memory=database.memory,
+        # Docker's own default, spelled out: the provider reads it back and would take it for a change.
+        memory_swap=None if database.memory is None else database.memory.apply(lambda mebibytes: 2 * mebibytes),
         shm_size=database.shm_size,
         restart="unless-stopped",
         # PostgreSQL ends its sessions and writes a checkpoint; the default of the provider is to kill it.

@@ -241,9 +241,9 @@ class Host:
             connection=self._connection,
             source=pulumi.FileArchive(folder),
             remote_path=f"{workstation.FOLDER}/image-{digest}",
-            # By itself a copy is not repeated when only the address changes.
-            triggers=[digest, self.url],
-            opts=pulumi.ResourceOptions(parent=self._parent, depends_on=[self.ready], delete_before_replace=True),
+            # A copy is not repeated when only the connection changes, and a changed trigger alone is no replacement.
+            triggers=[self.ready.stdout],
+            opts=pulumi.ResourceOptions(parent=self._parent, depends_on=[self.ready], replace_on_changes=["triggers"]),
         )
         return f"{workstation.FOLDER}/image-{digest}", [copy]
 

@@ -104,9 +104,7 @@ def deploy() -> Callable[..., Deployment]:
 
     def run(program: Callable[[], Any], *, preview: bool = False) -> Deployment:
         deployment = Deployment()
-        mocks.set_mocks(
-            _Mocks(preview), project="project", stack="test", preview=preview, monitor=_Monitor(preview, deployment)
-        )
+        mocks.set_mocks(_Mocks(preview), project="project", stack="test", preview=preview, monitor=_Monitor(preview, deployment))
 
         async def main() -> None:
             def body() -> None:

@@ -168,7 +168,9 @@ def test_the_container_is_stopped_cleanly_and_safe_from_coolifys_cleanup(deploy:
 
 
 def test_nothing_is_published_by_default_and_then_on_loopback(deploy: Callable[..., Deployment]) -> None:
-    made = deploy(program(databases={"none": {}, "local": {"port": "5433"}, "all": {"port": "0.0.0.0:5434"}, "six": {"port": "[::1]:5"}}))
+    made = deploy(
+        program(databases={"none": {}, "local": {"port": "5433"}, "all": {"port": "0.0.0.0:5434"}, "six": {"port": "[::1]:5"}})
+    )
 
     def port(name: str) -> Any:
         return made.resources[name].inputs.get("ports")
@@ -182,7 +184,7 @@ def test_nothing_is_published_by_default_and_then_on_loopback(deploy: Callable[.
 def test_sizes_are_read_with_dockers_units(deploy: Callable[..., Deployment]) -> None:
     inputs = deploy(program(databases={"app": {"memory": "2g", "shm_size": "256M"}})).resources["pg-app"].inputs
 
-    assert (inputs["memory"], inputs["shmSize"]) == (2048, 256)
+    assert (inputs["memory"], inputs["memorySwap"], inputs["shmSize"]) == (2048, 4096, 256)
 
 
 def test_commands_name_no_path_of_this_machine(deploy: Callable[..., Deployment], workstation: Any) -> None:
@@ -255,7 +257,9 @@ def test_an_unverified_host_needs_as_many_words(deploy: Callable[..., Deployment
     assert "StrictHostKeyChecking=no" in str(made.resources["pg-docker"].inputs["sshOpts"])
 
 
-def test_docker_context_would_lead_elsewhere_and_is_refused(deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_docker_context_would_lead_elsewhere_and_is_refused(
+    deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DOCKER_CONTEXT", "desktop")
     with pytest.raises(pulumi.RunError, match="DOCKER_CONTEXT is set"):
         deploy(program(databases={}, **SSH))
