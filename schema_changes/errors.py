@@ -1,0 +1,84 @@
+"""What can go wrong, each with its own exit code on the command line.
+
+Every message is one sentence that says what happened, to which server or database, and what to do.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+class SchemaChangesError(Exception):
+    """Base of all errors raised here; `exit_code` is what the command line ends with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class Unreachable(SchemaChangesError):
+    """No route, connection refused, name unknown, SSH failed, container not running, time out."""
+
+    exit_code = 3
+
+
+class LoginRefused(SchemaChangesError):
+    """The server answered and refused: wrong password, unknown role or database, pg_hba.conf."""
+
+    exit_code = 4
+
+
+class NotInstalled(SchemaChangesError):
+    """The database does not have the schema_notifications extension."""
+
+    exit_code = 5
+
+
+class Unhealthy(SchemaChangesError):
+    """The extension is there but disabled, altered, switched off or outdated."""
+
+    exit_code = 6
+
+
+class NoNotices(SchemaChangesError):
+    """A schema change was committed and its notices did not come."""
+
+    exit_code = 7
+
+
+class NotPermitted(SchemaChangesError):
+    """The role lacks a privilege that the command needs."""
+
+    exit_code = 8
+
+
+class CannotListen(SchemaChangesError):
+    """The session cannot carry LISTEN: a standby, or a transaction-pooling proxy in between."""
+
+    exit_code = 9
+
+
+_LOGIN = re.compile(
+    r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry|is not permitted to log in"
+    r"|permission denied for database|not currently accepting connections|authentication method"
+)
+
+
+def connection_error(error: psycopg.Error, where: str) -> SchemaChangesError:
+    """The error of this module for a failed connection attempt to `where` (a phrase such as 'database "app" on db')."""
+    # libpq reports one attempt a line and repeats the address; the last line is the one that says why.
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = re.sub(r"^.*?(?:FATAL|ERROR):\s+|^connection (?:to server at .*? )?failed: ", "", lines[-1] if lines else "")
+    if "Is the server running" in reason and len(lines) > 1:
+        reason = lines[-2]
+    reason = re.sub(r"^.* failed: ", "", reason).rstrip(".")
+    text = str(error)
+    if "password authentication failed" in text:
+        return LoginRefused(f"Cannot log in to {where}: the password is wrong or the role does not exist ({reason}).")
+    if "no password supplied" in text:
+        return LoginRefused(f"Cannot log in to {where}: it wants a password; set PGPASSWORD, a password file or the URL.")
+    if _LOGIN.search(text):
+        return LoginRefused(f"Cannot log in to {where}: {reason}.")
+    return Unreachable(f"Cannot reach {where}: {reason}; see that it runs and that the address and port are right.")

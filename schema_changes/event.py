@@ -1,0 +1,141 @@
+"""The events: a `SchemaChange` for each DDL command, a `Reset` where the feed starts anew.
+
+The notice's JSON is written by the extension (image/schema_notifications--*.sql).  Keys that later versions add are
+kept in `raw` and otherwise ignored; what cannot be read at all raises `MalformedNotice`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+
+CHANNEL = "schema_changed"
+
+
+class MalformedNotice(ValueError):
+    """A notice on the channel that is not a schema change in JSON; any user of the database can send one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedObject:
+    """One object that the command created, altered or dropped."""
+
+    action: str
+    """created, altered or dropped."""
+    kind: str
+    """PostgreSQL's object type: table, index, function, table column, …"""
+    schema: str | None
+    """None where the object belongs to no schema (an extension, a schema itself, a policy)."""
+    identity: str
+    """Quoted where needed, ready for SQL: public."Order Items"."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaChange:
+    """One committed DDL command."""
+
+    type: str
+    """ddl_command_end."""
+    tag: str
+    """The command: CREATE TABLE, ALTER TABLE, DROP INDEX, …"""
+    timestamp: datetime
+    """When the command ran, timezone-aware, UTC."""
+    id: int | None = None
+    """Row of the change log; None when the change was not logged (and then it is delivered at most once)."""
+    database: str | None = None
+    user: str | None = None
+    """The role that ran the command."""
+    txid: int | None = None
+    """The transaction: changes of one migration share it."""
+    objects: tuple[ChangedObject, ...] = ()
+    truncated: bool = False
+    """The notice was too long to list its objects, and they were not read from the log."""
+    cursor: str | None = None
+    """Where to go on after this change: pass it to `listen(cursor=…)`.  None for what is not logged."""
+    raw: str = ""
+    """The JSON text of the change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The server cannot say what happened since the cursor: read the whole schema again, then go on."""
+
+    reason: str
+    cursor: str
+
+
+def parse_notice(payload: str) -> SchemaChange:
+    """Read the payload of a notice on the channel `schema_changed`.
+
+    Raises `MalformedNotice` for anything but an object with at least a string `type`, `tag` and ISO `timestamp`.
+    """
+    try:
+        fields = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise MalformedNotice(f"not JSON: {payload[:80]!r}") from error
+    if not isinstance(fields, dict):
+        raise MalformedNotice(f"not a JSON object: {payload[:80]!r}")
+    try:
+        timestamp = datetime.fromisoformat(_string(fields, "timestamp"))
+    except ValueError as error:
+        raise MalformedNotice(f"timestamp is not a time: {payload[:80]!r}") from error
+    if timestamp.tzinfo is None:
+        raise MalformedNotice(f"timestamp has no time zone: {payload[:80]!r}")
+    return SchemaChange(
+        type=_string(fields, "type"),
+        tag=_string(fields, "tag"),
+        timestamp=timestamp,
+        id=_integer(fields, "id"),
+        database=_optional_string(fields, "database"),
+        user=_optional_string(fields, "user"),
+        txid=_integer(fields, "txid"),
+        objects=parse_objects(fields.get("objects")),
+        truncated=fields.get("truncated") is True,
+        raw=payload,
+    )
+
+
+def parse_objects(objects: object) -> tuple[ChangedObject, ...]:
+    """Read the list `objects` of a notice or of a log row; None is an empty list."""
+    if objects is None:
+        return ()
+    if not isinstance(objects, list):
+        raise MalformedNotice("objects is not a list")
+    found = []
+    for item in objects:
+        if not isinstance(item, dict):
+            raise MalformedNotice("an entry of objects is not an object")
+        found.append(
+            ChangedObject(
+                action=_string(item, "action"),
+                kind=_string(item, "kind"),
+                schema=_optional_string(item, "schema"),
+                # GRANT has no object identity
+                identity=_optional_string(item, "identity") or "",
+            )
+        )
+    return tuple(found)
+
+
+def _string(fields: dict[str, object], key: str) -> str:
+    value = fields.get(key)
+    if not isinstance(value, str):
+        raise MalformedNotice(f"{key} is not a string")
+    return value
+
+
+def _optional_string(fields: dict[str, object], key: str) -> str | None:
+    return None if fields.get(key) is None else _string(fields, key)
+
+
+def _integer(fields: dict[str, object], key: str) -> int | None:
+    """A whole number, or one written as a decimal string as PostgreSQL's 64-bit ids are."""
+    value = fields.get(key)
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise MalformedNotice(f"{key} is not a whole number")

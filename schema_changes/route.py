@@ -1,0 +1,182 @@
+"""The way to a PostgreSQL container that publishes no port: its address on the engine's network, through SSH if need be.
+
+    with Route(container="app-db", host="ssh://deploy@203.0.113.7") as route:
+        psycopg.connect(**route.parameters, dbname="app", user="app")
+
+Over SSH, one connection asks the engine for the container's address and carries every database connection: a local
+unix socket, private to this process, hands each connection that it accepts to an `ssh -W` of its own as stdin and
+stdout.  Nothing stays on the host, and nothing here reads or copies the bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from urllib.parse import urlsplit
+
+from .errors import SchemaChangesError, Unreachable
+
+_ADDRESS = "{{.State.Status}}{{range .NetworkSettings.Networks}} {{.IPAddress}}{{end}}"
+
+
+class Route:
+    """Context manager; `parameters` are the connection parameters that lead to the container.
+
+    host: `ssh://user@address:port`, or None for this machine's Docker engine.
+    ssh_options: passed to every `ssh` before the defaults here, so they win (ssh keeps the first value of an option).
+    port: where PostgreSQL listens inside the container.
+    timeout: seconds for the SSH connection and for the engine's answer, each.
+
+    Raises `Unreachable` when the host refuses or does not answer, or the container is missing or not running.
+    """
+
+    def __init__(
+        self,
+        container: str,
+        host: str | None = None,
+        ssh_options: Sequence[str] = (),
+        port: int = 5432,
+        timeout: float = 10,
+    ) -> None:
+        self.container = container
+        self.host = host
+        self.port = port
+        self.timeout = timeout
+        self.name = f"container {container!r} on {host or 'this machine'}"
+        self.parameters: dict[str, str] = {}
+        self._ssh_options = list(ssh_options)
+        self._folder = ""
+        self._server: socket.socket | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._ssh_error = ""
+
+    def __enter__(self) -> Route:
+        try:
+            if self.host is not None:
+                self._destination = _ssh_destination(self.host)
+                # short: a unix socket's path may have 104 bytes
+                self._folder = tempfile.mkdtemp(prefix="schema-changes-")
+            address = self._container_address()
+            if self.host is None:
+                self.parameters = {"host": address, "hostaddr": "", "port": str(self.port)}
+            else:
+                self._forward(address)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the SSH processes and remove the socket."""
+        if self._server is not None:
+            # shutdown, unlike close, wakes the thread that waits in accept
+            with contextlib.suppress(OSError):
+                self._server.shutdown(socket.SHUT_RDWR)
+            self._server.close()
+        for process in self._processes:
+            process.terminate()
+            process.wait()
+        if self._folder:
+            if os.path.exists(self._control_path):
+                subprocess.run(
+                    ["ssh", "-o", f"ControlPath={self._control_path}", "-O", "exit", *self._destination],
+                    stdin=subprocess.DEVNULL,
+                    capture_output=True,
+                    check=False,
+                )
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = ""
+
+    def why(self) -> str:
+        """What ssh had to say when a forwarded connection failed; empty when it said nothing."""
+        return self._ssh_error
+
+    @property
+    def _control_path(self) -> str:
+        return f"{self._folder}/ssh"
+
+    def _ssh(self, *arguments: str) -> list[str]:
+        """An ssh command line; the first one stays as master of a shared connection that the others use."""
+        return [
+            "ssh",
+            *self._ssh_options,
+            *("-o", "BatchMode=yes", "-o", f"ConnectTimeout={max(1, round(self.timeout))}"),
+            *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=2"),
+            *("-o", "ControlMaster=auto", "-o", f"ControlPath={self._control_path}", "-o", "ControlPersist=yes"),
+            *arguments,
+        ]
+
+    def _container_address(self) -> str:
+        inspect = ["docker", "inspect", "--type", "container", "--format", _ADDRESS, "--", self.container]
+        command = inspect if self.host is None else self._ssh(*self._destination, shlex.join(inspect))
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                # ssh's own ConnectTimeout comes first and says more
+                timeout=self.timeout + 5,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise Unreachable(f"Cannot reach {self.name}: the program {error.filename} is not installed.") from error
+        except subprocess.TimeoutExpired as error:
+            raise Unreachable(f"Cannot reach {self.name}: no answer within {self.timeout + 5:g} s.") from error
+        if done.returncode != 0:
+            reason = " ".join(done.stderr.split()) or f"{command[0]} ended with {done.returncode}"
+            raise Unreachable(f"Cannot reach {self.name}: {reason.rstrip('.')}.")
+        status, *addresses = done.stdout.split()
+        if status != "running":
+            raise Unreachable(f"Cannot reach {self.name}: the container is {status}; start it first.")
+        # a container on the host's own network has no address of its own
+        return addresses[0] if addresses else "127.0.0.1"
+
+    def _forward(self, address: str) -> None:
+        self._server = socket.socket(socket.AF_UNIX)
+        self._server.bind(f"{self._folder}/.s.PGSQL.{self.port}")
+        self._server.listen()
+        self.parameters = {"host": self._folder, "hostaddr": "", "port": str(self.port)}
+        target = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
+        command = self._ssh("-W", target, *self._destination)
+        threading.Thread(target=self._accept, args=(self._server, command), daemon=True).start()
+
+    def _accept(self, server: socket.socket, command: list[str]) -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return  # closed
+            with connection:
+                process = subprocess.Popen(command, stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.PIPE)
+            self._processes.append(process)
+            threading.Thread(target=self._note_error, args=(process,), daemon=True).start()
+
+    def _note_error(self, process: subprocess.Popen[bytes]) -> None:
+        _, said = process.communicate()
+        if process.returncode > 0:
+            self._ssh_error = " ".join(said.decode(errors="replace").split())
+
+
+def _ssh_destination(host: str) -> list[str]:
+    """The arguments for ssh that stand for `ssh://user@address:port`."""
+    parts = urlsplit(host)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme != "ssh" or not parts.hostname or parts.path not in ("", "/") or parts.password or port == -1:
+        raise SchemaChangesError(f"{host!r} is no SSH host: write ssh://user@address or ssh://user@address:port.")
+    user = ["-l", parts.username] if parts.username else []
+    return [*user, *(["-p", str(port)] if port else []), "--", parts.hostname]

