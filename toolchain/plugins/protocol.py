@@ -1,0 +1,399 @@
+"""Pulumi's plugin protocol, as far as the two stand-in plugins need it.
+
+A plugin is a program that the engine starts with its own address as the argument, that prints the port it serves gRPC on, and that answers
+the calls of a `ResourceProvider`: Check, Diff, Create, Read, Update, Delete for each resource. `Plugin` does the translation; a
+`Resource` holds what one type of resource means. Values travel as protobuf structs in which secrets and values not yet known (in a
+preview) are marked; `plain` and `marked` go from them to Python values and back.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import grpc
+from google.protobuf import any_pb2, empty_pb2, json_format, struct_pb2
+from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+
+SIGNATURE = "4dabf18193072939515e22adb298388d"  # the key that tells a marked value from an ordinary object
+SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
+ASSET = "c44067f5952c0a294b673a41bacd8c17"
+ARCHIVE = "0def7320c3a5731c473e5ecbe6d01bc7"
+UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
+_UNKNOWNS = {  # one for each type of value: string, bool, number, array, asset, archive, object
+    UNKNOWN,
+    "1c4a061d-8072-4f0a-a4cb-0ff528b18fe7",
+    "3eeb2bf0-c639-47a8-9e75-3b44932eb421",
+    "6a19a0b0-7e62-4c92-b797-7f8e31da9cc2",
+    "030794c1-ac77-496b-92df-f27374a8bd58",
+    "e48ece36-62e2-4504-bad9-02848725956a",
+    "dd056dcd-154b-4c76-9bd3-c8f88648b5ff",
+}
+MESSAGE_LIMIT = 400 * 1024 * 1024  # the engine's own
+PARALLEL_CALLS = 64
+
+Values = dict[str, Any]
+
+
+def plain(value: Any) -> Any:
+    """`value`, part of a struct as JSON, without the marks of secrets; unknown values become `UNKNOWN`, whole floats ints."""
+    if isinstance(value, dict):
+        if value.get(SIGNATURE) == SECRET:
+            return plain(value["value"])
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value in _UNKNOWNS:
+        return UNKNOWN
+    return value
+
+
+def has_unknown(value: Any) -> bool:
+    """Whether a part of `value` is not yet known."""
+    if isinstance(value, dict):
+        return any(map(has_unknown, value.values()))
+    if isinstance(value, list):
+        return any(map(has_unknown, value))
+    return bool(value == UNKNOWN)
+
+
+def comparable(value: Any) -> Any:
+    """`value` for `==`: assets and archives are equal when their content is, wherever it lies."""
+    if isinstance(value, dict):
+        if value.get(SIGNATURE) in (ASSET, ARCHIVE):
+            return value[SIGNATURE], value.get("hash")
+        return {key: comparable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [comparable(item) for item in value]
+    return value
+
+
+def _raw(struct: struct_pb2.Struct) -> Values:
+    return json_format.MessageToDict(struct)
+
+
+def _struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
+    struct = struct_pb2.Struct()
+    struct.update(values)
+    return struct
+
+
+def _has_secret(raw: Any) -> bool:
+    if isinstance(raw, dict):
+        return raw.get(SIGNATURE) == SECRET or any(map(_has_secret, raw.values()))
+    return isinstance(raw, list) and any(map(_has_secret, raw))
+
+
+def _overlay(raw: Values, values: Values) -> struct_pb2.Struct:
+    """`values` as a struct: marked as in `raw`, the values as they came; one that differs from a partly secret one is wholly secret."""
+    out: Values = {}
+    for key, value in values.items():
+        if key in raw and plain(raw[key]) == value:
+            out[key] = raw[key]
+        else:
+            out[key] = {SIGNATURE: SECRET, "value": value} if _has_secret(raw.get(key)) else value
+    return _struct(out)
+
+
+class Refusal(Exception):
+    """Inputs that the stand-in does not implement or the resource does not allow: property and reason."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(f"{key}: {reason}")
+        self.key, self.reason = key, reason
+
+
+class HalfDone(Exception):
+    """The resource exists, under `id`, and something after that failed."""
+
+    def __init__(self, identity: str, state: Values, reason: str) -> None:
+        super().__init__(reason)
+        self.id, self.state = identity, state
+
+
+@dataclass
+class Call:
+    """What a resource may want to know about the call it answers."""
+
+    urn: str
+    log: Callable[[str], None]
+    """Shows a line in the engine's progress display."""
+
+
+@dataclass
+class Difference:
+    """Which inputs changed, by what has to be done about it."""
+
+    update: set[str] = field(default_factory=set)
+    replace: set[str] = field(default_factory=set)
+    delete_before_replace: bool = False
+
+
+class Resource:
+    """One type of resource. Values are plain Python; state is the inputs and the outputs in one dict."""
+
+    shape: ClassVar[Mapping[str, Any]] = {}
+    """Every implemented input; a mapping as the value describes an object's or a list's items."""
+    required: ClassVar[Iterable[str]] = ()
+    outputs: ClassVar[Iterable[str]] = ()
+    """The outputs that are no inputs: not known before they are made."""
+
+    def check(self, name: str, old: Values, inputs: Values) -> Values:
+        """`inputs` completed; raises Refusal."""
+        return inputs
+
+    def diff(self, old_inputs: Values, state: Values, inputs: Values) -> Difference:
+        raise NotImplementedError
+
+    def create(self, call: Call, name: str, inputs: Values) -> tuple[str, Values]:
+        """The new resource's id and state."""
+        raise NotImplementedError
+
+    def read(self, identity: str, state: Values, inputs: Values) -> tuple[Values, Values] | None:
+        """State and inputs as they really are; None when the resource is gone."""
+        return state, inputs
+
+    def update(self, call: Call, identity: str, state: Values, inputs: Values) -> Values:
+        raise NotImplementedError
+
+    def delete(self, call: Call, identity: str, state: Values) -> None:
+        raise NotImplementedError
+
+
+def changed(old: Values, new: Values) -> set[str]:
+    """The keys whose values differ."""
+    missing = object()
+    return {key for key in old.keys() | new.keys() if comparable(old.get(key, missing)) != comparable(new.get(key, missing))}
+
+
+def refuse_unknown_inputs(values: Any, shape: Mapping[str, Any], path: str = "") -> None:
+    """Raises Refusal for the first input in `values` that `shape` has not."""
+    for item in values if isinstance(values, list) else [values]:
+        if not isinstance(item, dict):
+            continue
+        for key, value in item.items():
+            if key not in shape:
+                raise Refusal(
+                    path + key,
+                    f"the stand-in plugin does not implement the input {path + key}; install the official plugin to use it",
+                )
+            if isinstance(shape[key], Mapping):
+                refuse_unknown_inputs(value, shape[key], f"{path}{key}.")
+
+
+class Plugin(provider_pb2_grpc.ResourceProviderServicer):
+    """Answers the engine for the resources of one package."""
+
+    def __init__(self, name: str, version: str, resources: Mapping[str, Resource]) -> None:
+        self.name, self.version, self.resources = name, version, resources
+        self.engine: engine_pb2_grpc.EngineStub | None = None
+
+    # What the subclasses fill in.
+
+    def check_config(self, config: Values) -> None:
+        """Raises Refusal for a provider configuration that is not implemented."""
+        if config:
+            raise Refusal(next(iter(config)), "the provider takes no configuration")
+
+    def configure(self, config: Values) -> None:
+        """Takes the provider's configuration, which `check_config` has let through; parts of it may be unknown in a preview."""
+
+    def cancel(self) -> None:
+        """Ends what is going on, for an impatient user."""
+
+    # The protocol.
+
+    def serve(self) -> None:
+        """Serves the engine whose address is the program's argument, until the engine ends this process."""
+        options = [("grpc.max_receive_message_length", MESSAGE_LIMIT), ("grpc.max_send_message_length", MESSAGE_LIMIT)]
+        if len(sys.argv) > 1:
+            self._connect(sys.argv[1])
+        server = grpc.server(ThreadPoolExecutor(PARALLEL_CALLS), options=options)
+        provider_pb2_grpc.add_ResourceProviderServicer_to_server(self, server)
+        print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+        server.start()
+        server.wait_for_termination()
+
+    def _connect(self, address: str) -> None:
+        self.engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(address))
+
+    def Attach(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self._connect(request.address)
+        return empty_pb2.Empty()
+
+    def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return plugin_pb2.PluginInfo(version=self.version)
+
+    def GetSchema(self, request: Any, context: grpc.ServicerContext) -> Any:
+        return provider_pb2.GetSchemaResponse(schema=f'{{"name": "{self.name}", "version": "{self.version}"}}')
+
+    def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:
+        self.cancel()
+        return empty_pb2.Empty()
+
+    def CheckConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
+        failures = []
+        try:
+            self.check_config(_settings(plain(_raw(request.news))))
+        except Refusal as refusal:
+            failures.append(provider_pb2.CheckFailure(property=refusal.key, reason=refusal.reason))
+        return provider_pb2.CheckResponse(inputs=request.news, failures=failures)
+
+    def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
+        keys = changed(_settings(plain(_raw(request.olds))), _settings(plain(_raw(request.news))))
+        return _diff_response(Difference(update=keys), set())
+
+    def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:
+        with _errors_to(context, "configure"):
+            self.configure(_settings(plain(_raw(request.args))))
+        return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
+
+    def Check(self, request: Any, context: grpc.ServicerContext) -> Any:
+        resource, _, name = self._resource(request.urn, context)
+        raw = _raw(request.news)
+        inputs, failures = plain(raw), []
+        try:
+            refuse_unknown_inputs(inputs, resource.shape)
+            for key in resource.required:
+                if inputs.get(key) is None:
+                    raise Refusal(key, f"the input {key} is required")
+            inputs = resource.check(name, plain(_raw(request.olds)), inputs)
+        except Refusal as refusal:
+            failures.append(provider_pb2.CheckFailure(property=refusal.key, reason=refusal.reason))
+        return provider_pb2.CheckResponse(inputs=_overlay(raw, inputs), failures=failures)
+
+    def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:
+        resource, _, _ = self._resource(request.urn, context)
+        old_inputs, inputs = plain(_raw(request.old_inputs)), plain(_raw(request.news))
+        return _diff_response(resource.diff(old_inputs, plain(_raw(request.olds)), inputs), set(old_inputs))
+
+    def Create(self, request: Any, context: grpc.ServicerContext) -> Any:
+        resource, call, name = self._resource(request.urn, context)
+        raw = _raw(request.properties)
+        inputs = plain(raw)
+        if request.preview:
+            return provider_pb2.CreateResponse(
+                properties=_overlay(raw, inputs | dict.fromkeys(set(resource.outputs) - set(inputs), UNKNOWN))
+            )
+        with _errors_to(context, "create", raw):
+            identity, state = resource.create(call, name, inputs)
+        return provider_pb2.CreateResponse(id=identity, properties=_overlay(raw, state))
+
+    def Read(self, request: Any, context: grpc.ServicerContext) -> Any:
+        resource, _, _ = self._resource(request.urn, context)
+        raw_state, raw_inputs = _raw(request.properties), _raw(request.inputs)
+        with _errors_to(context, "read"):
+            found = resource.read(request.id, plain(raw_state), plain(raw_inputs))
+        if found is None:
+            return provider_pb2.ReadResponse()
+        return provider_pb2.ReadResponse(
+            id=request.id, properties=_overlay(raw_state, found[0]), inputs=_overlay(raw_inputs, found[1])
+        )
+
+    def Update(self, request: Any, context: grpc.ServicerContext) -> Any:
+        resource, call, _ = self._resource(request.urn, context)
+        raw = _raw(request.news)
+        inputs, state = plain(raw), plain(_raw(request.olds))
+        if request.preview:
+            return provider_pb2.UpdateResponse(
+                properties=_overlay(raw, inputs | dict.fromkeys(set(resource.outputs) - set(inputs), UNKNOWN))
+            )
+        with _errors_to(context, "update", raw):
+            state = resource.update(call, request.id, state, inputs)
+        return provider_pb2.UpdateResponse(properties=_overlay(raw, state))
+
+    def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:
+        resource, call, _ = self._resource(request.urn, context)
+        with _errors_to(context, "delete"):
+            resource.delete(call, request.id, plain(_raw(request.properties)))
+        return empty_pb2.Empty()
+
+    def _resource(self, urn: str, context: grpc.ServicerContext) -> tuple[Resource, Call, str]:
+        token, name = urn.split("::", 3)[2:]
+        token = token.rsplit("$", 1)[-1]
+        if token not in self.resources:
+            context.abort(
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"the stand-in plugin {self.name} does not implement {token}; install the official plugin",
+            )
+        return self.resources[token], Call(urn, lambda line: self._log(urn, line)), name
+
+    def _log(self, urn: str, line: str) -> None:
+        if self.engine is not None:
+            self.engine.Log(engine_pb2.LogRequest(severity=engine_pb2.INFO, message=line, urn=urn, ephemeral=True))
+
+
+def _settings(config: Values) -> Values:
+    """The provider's own configuration, without what the engine adds to it."""
+    return {key: value for key, value in config.items() if key not in ("version", "pluginDownloadURL") and not key.startswith("__")}
+
+
+def _diff_response(difference: Difference, had: set[str]) -> provider_pb2.DiffResponse:
+    kinds = provider_pb2.PropertyDiff
+    details = {key: kinds(kind=kinds.UPDATE if key in had else kinds.ADD, inputDiff=True) for key in difference.update}
+    details |= {
+        key: kinds(kind=kinds.UPDATE_REPLACE if key in had else kinds.ADD_REPLACE, inputDiff=True) for key in difference.replace
+    }
+    return provider_pb2.DiffResponse(
+        changes=provider_pb2.DiffResponse.DIFF_SOME if details else provider_pb2.DiffResponse.DIFF_NONE,
+        diffs=sorted(details),
+        replaces=sorted(difference.replace),
+        deleteBeforeReplace=bool(difference.replace) and difference.delete_before_replace,
+        detailedDiff=details,
+        hasDetailedDiff=True,
+    )
+
+
+class _errors_to:
+    """Turns what goes wrong inside into the status of a call, with what exists already when the work is half done."""
+
+    def __init__(self, context: grpc.ServicerContext, what: str, raw: Values | None = None) -> None:
+        self.context, self.what, self.raw = context, what, raw or {}
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None or not isinstance(error, Exception):
+            return
+        if isinstance(error, HalfDone):
+            detail = any_pb2.Any()
+            state = _overlay(self.raw, error.state)
+            detail.Pack(
+                provider_pb2.ErrorResourceInitFailed(id=error.id, properties=state, reasons=[str(error)], inputs=_struct(self.raw))
+            )
+            status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error), details=[detail])
+            self.context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
+        self.context.abort(grpc.StatusCode.UNKNOWN, str(error) or f"{self.what}: {type(error).__name__}")
+
+
+def unique(name: str, digits: int) -> str:
+    """`name` with as many random hexadecimal digits after it."""
+    return name + secrets.token_hex((digits + 1) // 2)[:digits]
+
+
+class Lines:
+    """Collects a process's output from its pipe, and passes it on line by line while it comes."""
+
+    def __init__(self, pipe: Any, both: list[bytes], show: Callable[[str], None] | None) -> None:
+        self.chunks: list[bytes] = []
+        self._thread = threading.Thread(target=self._collect, args=(pipe, both, show))
+        self._thread.start()
+
+    def _collect(self, pipe: Any, both: list[bytes], show: Callable[[str], None] | None) -> None:
+        for line in pipe:
+            self.chunks.append(line)
+            both.append(line)
+            if show:
+                show(line.decode(errors="replace").rstrip("\n"))
+
+    def text(self) -> str:
+        self._thread.join()
+        return b"".join(self.chunks).decode(errors="replace").removesuffix("\n")
