@@ -361,8 +361,6 @@ class CommandPlugin(Plugin):
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: exit(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the engine decides what an interrupted user means, and says so with `Cancel`
     CommandPlugin(
         "command",
         "1.2.1",

@@ -9,6 +9,7 @@ preview) are marked; `plain` and `marked` go from them to Python values and back
 from __future__ import annotations
 
 import secrets
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -218,6 +219,8 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
         server = grpc.server(ThreadPoolExecutor(PARALLEL_CALLS), options=options)
         provider_pb2_grpc.add_ResourceProviderServicer_to_server(self, server)
         print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+        for kind in (signal.SIGINT, signal.SIGTERM):  # how the engine says goodbye
+            signal.signal(kind, lambda *_: sys.exit(0))
         server.start()
         server.wait_for_termination()
 
