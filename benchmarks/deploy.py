@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "e2e"))
 
-from conftest import Stack, start_sshd, stop_sshd
+from harness import Stack, start_sshd, stop_sshd
 
 DATABASES = 20
 MINIMAL = """\

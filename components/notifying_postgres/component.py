@@ -10,6 +10,9 @@ from .errors import InvalidArgument, checked, refuse_unknown
 from .host import Host
 from .image import DEFAULT_BASE_IMAGE, DEFAULT_IMAGE, build_image, check_image_name
 
+# How many databases are provisioned at once over SSH: sshd drops connections when 10 are logging in (MaxStartups, by default).
+LANES = 8
+
 
 class NotifyingPostgresArgs(TypedDict):
     """Where the databases run, from which image, and which there are."""
@@ -69,14 +72,20 @@ class NotifyingPostgres(pulumi.ComponentResource):
             parent=self,
         )
         image_id, build = build_image(name, host, tag, args.get("base_image") or DEFAULT_BASE_IMAGE)
-        provisioned = {
-            database.key: provision_database(
-                name, database, host=host, image_id=image_id, build=build, network=args.get("network"), parent=self
+        provisioned: list[tuple[pulumi.Output[DatabaseOutputs], pulumi.Output[str], pulumi.Resource]] = []
+        for database in databases:
+            # Each begins when the one LANES before it is done, however parallel the deploy is.
+            after = [] if host.is_local or len(provisioned) < LANES else [provisioned[-LANES][2]]
+            provisioned.append(
+                provision_database(
+                    name, database, host=host, image_id=image_id, build=build, network=args.get("network"), after=after, parent=self
+                )
             )
-            for database in databases
-        }
+        keys = [database.key for database in databases]
 
         self.image_id = image_id
-        self.databases = pulumi.Output.all(**{key: outputs for key, (outputs, _) in provisioned.items()})
-        self.urls = pulumi.Output.secret(pulumi.Output.all(**{key: url for key, (_, url) in provisioned.items()}))
+        self.databases = pulumi.Output.all(**{key: outputs for key, (outputs, _, _) in zip(keys, provisioned, strict=True)})
+        self.urls = pulumi.Output.secret(
+            pulumi.Output.all(**{key: url for key, (_, url, _) in zip(keys, provisioned, strict=True)})
+        )
         self.register_outputs({"image_id": self.image_id, "databases": self.databases, "urls": self.urls})

@@ -197,12 +197,14 @@ def provision_database(
     image_id: pulumi.Output[str],
     build: pulumi.Resource,
     network: pulumi.Input[str] | None,
+    after: list[pulumi.Resource],
     parent: pulumi.Resource,
-) -> tuple[pulumi.Output[DatabaseOutputs], pulumi.Output[str]]:
+) -> tuple[pulumi.Output[DatabaseOutputs], pulumi.Output[str], pulumi.Resource]:
     """Makes one database on a host.
 
     :param name: the instance's name.
-    :returns: what the deploy tells about it, and its URL (secret).
+    :param after: what has to be done before.
+    :returns: what the deploy tells about it, its URL (secret), and the last of its resources.
     """
     resource = f"{name}-{database.key}"
     user, database_name, port = database.user, database.database_name, database.port
@@ -216,7 +218,7 @@ def provision_database(
         opts=pulumi.ResourceOptions(
             parent=parent,
             provider=host.provider,
-            depends_on=[host.ready],
+            depends_on=[host.ready, *after],
             retain_on_delete=database.retain_data,
             ignore_changes=[] if database.volume_name else ["name"],
         ),
@@ -289,7 +291,7 @@ def provision_database(
         _outputs
     )
     url = pulumi.Output.all(user, password, database_name, container.name).apply(_url)
-    return outputs, pulumi.Output.secret(url)
+    return outputs, pulumi.Output.secret(url), check
 
 
 def _generated_password(resource: str, parent: pulumi.Resource) -> pulumi.Output[str]:

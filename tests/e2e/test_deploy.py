@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from conftest import REPOSITORY, Sshd, Stack, docker, start_sshd, stop_sshd
+from harness import REPOSITORY, Sshd, Stack, docker, start_sshd, stop_sshd
 
 
 @pytest.fixture(params=["local", "ssh"])
@@ -94,7 +94,8 @@ def test_data_outlives_destroy_and_a_later_stack_finds_it_with_the_password_then
     hosted.config["databases"]["app"] = {"password": "two"}
     hosted.up()
     assert hosted.sql("SELECT answer FROM kept") == [(42,)]
-    assert "database system was shut down" in docker("logs", f"{hosted.name}-app")  # not interrupted: it was stopped cleanly
+    # Not "was interrupted": destroy had stopped it cleanly.
+    assert "database system was shut down" in docker("logs", f"{hosted.name}-app")
 
 
 def test_data_goes_when_the_stack_says_so(stack: Stack) -> None:
@@ -105,42 +106,44 @@ def test_data_goes_when_the_stack_says_so(stack: Stack) -> None:
     assert not docker("images", "-q", f"{stack.name}:16")
 
 
-@pytest.fixture
-def editable(hosted: Stack, tmp_path: Path) -> Path:
-    """The image's folder of a copy of the package, which the stack then imports."""
-    copy = tmp_path / "checkout"
-    shutil.copytree(REPOSITORY / "components", copy / "components", ignore=shutil.ignore_patterns("build_context", "__pycache__"))
-    shutil.copytree(REPOSITORY / "image", copy / "image")
-    hosted.env["PYTHONPATH"] = str(copy / "components")
-    return copy / "image"
+def edit_image(stack: Stack) -> None:
+    """Adds a line to the Dockerfile of a copy of the package, which the stack imports from now on."""
+    copy = stack.home / "checkout"
+    if not copy.exists():
+        shutil.copytree(REPOSITORY / "components", copy / "components", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / "image", copy / "image")
+    with (copy / "image" / "Dockerfile").open("a") as dockerfile:
+        dockerfile.write(f"LABEL edited={stack.name}\n")
+    stack.env["PYTHONPATH"] = str(copy / "components")
 
 
-def test_a_changed_image_is_built_once_and_replaces_the_containers_with_their_data(hosted: Stack, editable: Path) -> None:
+def test_a_changed_image_is_built_once_and_replaces_the_containers_with_their_data(hosted: Stack) -> None:
     hosted.config["databases"]["second"] = {}
     hosted.up()
     hosted.sql("CREATE TABLE kept AS SELECT 42 AS answer")
     before = hosted.container()
 
-    with (editable / "Dockerfile").open("a") as dockerfile:
-        dockerfile.write("LABEL edited=yes\n")
+    edit_image(hosted)
     said = hosted.up()
 
     assert said.count("Successfully built") <= 1
     for key in ("app", "second"):
         assert hosted.container(key)["Id"] != before["Id"]
-        assert hosted.container(key)["Config"]["Labels"]["edited"] == "yes"
+        assert hosted.container(key)["Config"]["Labels"]["edited"] == hosted.name
     assert hosted.sql("SELECT answer FROM kept") == [(42,)]
     hosted.up_changes_nothing()
 
 
 def test_a_failing_check_fails_the_deploy_and_the_next_one_mends_it(hosted: Stack) -> None:
     hosted.up()
-    hosted.sql("ALTER EVENT TRIGGER schema_notifications_ddl_command_end DISABLE")
+    trigger = "ALTER EVENT TRIGGER schema_notifications_ddl_command_end"
+    hosted.sql(f"{trigger} DISABLE")
     hosted.config["databases"]["app"] = {"password": "a change, so that the check runs"}
     said = hosted.up(fails=True)
     assert "disabled" in said
 
-    hosted.sql("ALTER EVENT TRIGGER schema_notifications_ddl_command_end ENABLE ALWAYS")
+    # The password is the new one already, and the outputs are still the old ones: inside the container none is asked for.
+    docker("exec", "-u", "postgres", f"{hosted.name}-app", "psql", "-d", "app", "-c", f"{trigger} ENABLE ALWAYS")
     hosted.up()
     hosted.up_changes_nothing()
 
@@ -168,6 +171,7 @@ def test_neither_image_nor_container_falls_to_coolifys_cleanup(stack: Stack) -> 
     docker("network", "create", stack.name)
     try:
         stack.config["network"] = stack.name
+        edit_image(stack)  # or the image would have the tags of other tests too
         stack.up()
         assert stack.container()["Config"]["Labels"]["coolify.managed"] == "false"
         assert list(stack.container()["NetworkSettings"]["Networks"]) == [stack.name]
@@ -244,7 +248,7 @@ def test_moving_to_another_engine_is_refused_with_the_steps(stack: Stack, sshd: 
 def test_a_wrong_value_is_refused_at_preview_with_its_key(stack: Stack) -> None:
     stack.config["databases"]["app"] = {"port": 70000}
     said = stack.preview(fails=True)
-    assert "databases.app.port is '70000': give a port from 1 to 65535, or address:port" in said
+    assert "databases.app.port is 70000: give a port from 1 to 65535, or address:port" in said
     assert "Traceback" not in said
 
 

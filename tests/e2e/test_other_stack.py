@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from conftest import REPOSITORY, Sshd, Stack, docker
+from harness import REPOSITORY, Sshd, Stack, docker
 
 
 def install(folder: Path) -> Path:

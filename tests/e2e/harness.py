@@ -1,0 +1,218 @@
+"""The real Pulumi CLI, a private sshd on loopback, the real Docker engine of this machine."""
+
+import json
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def docker(*words: str, check: bool = True) -> str:
+    """Runs `docker` and returns what it prints; with `check`, its errors are the test's."""
+    output = subprocess.STDOUT if words[0] == "logs" else subprocess.PIPE  # a container's stderr is part of its log
+    done = subprocess.run(["docker", *words], stdout=subprocess.PIPE, stderr=output, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"docker {' '.join(words)}: {done.stderr}")
+    return done.stdout.strip()
+
+
+@dataclass
+class Sshd:
+    """A private sshd that lets this user in with a key of its own."""
+
+    address: str
+    host_key: str
+    private_key_file: Path
+    pid: int
+    log: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"host": self.address, "hostKey": self.host_key, "privateKeyFile": str(self.private_key_file)}
+
+
+def start_sshd(folder: Path, **settings: str) -> Sshd:
+    """Starts an sshd with the default limits of sshd; `settings` go into its configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("host", "user"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    lines = {
+        "Port": str(port),
+        "ListenAddress": "127.0.0.1",
+        "HostKey": str(folder / "host"),
+        "AuthorizedKeysFile": str(folder / "user.pub"),
+        "PidFile": "none",
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PermitRootLogin": "prohibit-password",
+        "PasswordAuthentication": "no",
+        "Subsystem": "sftp internal-sftp",
+        **settings,
+    }
+    config = folder / "sshd_config"
+    config.write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
+    Path("/run/sshd").mkdir(exist_ok=True)  # where sshd, when root, goes to be without rights
+    sshd = shutil.which("sshd") or "/usr/sbin/sshd"
+    log = folder / "sshd.log"
+    process = subprocess.Popen([sshd, "-D", "-f", config, "-E", log], start_new_session=True)
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        if process.poll() is not None:
+            raise AssertionError(f"sshd ended: {log.read_text()}")
+        time.sleep(0.05)
+    user = pwd.getpwuid(os.getuid()).pw_name
+    host_key = " ".join((folder / "host.pub").read_text().split()[:2])
+    return Sshd(f"ssh://{user}@127.0.0.1:{port}", host_key, folder / "user", process.pid, log)
+
+
+def stop_sshd(sshd: Sshd) -> None:
+    os.killpg(sshd.pid, signal.SIGTERM)
+    os.waitpid(sshd.pid, 0)
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    server = start_sshd(tmp_path_factory.mktemp("sshd"))
+    yield server
+    stop_sshd(server)
+
+
+class Stack:
+    """A stack of the project's own program, with a backend, a home folder and a name of its own."""
+
+    def __init__(self, folder: Path, program: Path = REPOSITORY, project: str = "notifying-postgres") -> None:
+        self.name = f"e2e-{uuid.uuid4().hex[:8]}"
+        self.program = program
+        self.project = project
+        self.config_file = folder / f"Pulumi.{self.name}.yaml"
+        self.config: dict[str, Any] = {"image": f"{self.name}:16", "databases": {"app": {}}}
+        # Not below pytest's folder: the path of an SSH control socket may have 104 bytes.
+        self.home = Path(tempfile.mkdtemp(prefix="np-"))
+        (folder / "state").mkdir(parents=True)
+        self.env = {
+            **os.environ,
+            "HOME": str(self.home),
+            "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
+            "PULUMI_CONFIG_PASSPHRASE": "test",
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+        }
+        self.env.pop("SSH_AUTH_SOCK", None)
+        self.output = ""
+
+    def run(self, *words: str, fails: bool = False) -> str:
+        """Runs `pulumi` on the stack, and returns all that it prints."""
+        settings = {f"{self.project}:{key}": value for key, value in self.config.items()}
+        salt = (
+            [line for line in self.config_file.read_text().splitlines() if "encryptionsalt" in line]
+            if self.config_file.exists()
+            else []
+        )
+        self.config_file.write_text("\n".join([*salt, "config: " + json.dumps(settings)]) + "\n")
+        done = subprocess.run(
+            ["pulumi", *words, "--stack", self.name, "--non-interactive", "--color=never"],
+            cwd=self.program,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=300,
+            check=False,
+        )
+        self.output = done.stdout
+        assert (done.returncode != 0) == fails, done.stdout
+        return done.stdout
+
+    def _change(self, *words: str, fails: bool = False) -> str:
+        return self.run(*words, "--config-file", str(self.config_file), fails=fails)
+
+    def init(self) -> None:
+        self.run("stack", "init", "--secrets-provider=passphrase")
+        # `stack init` writes the salt beside the program; it belongs to this stack's own file.
+        written = self.program / f"Pulumi.{self.name}.yaml"
+        if written.exists():
+            self.config_file.write_text(written.read_text())
+            written.unlink()
+
+    def preview(self, *words: str, fails: bool = False) -> str:
+        return self._change("preview", *words, fails=fails)
+
+    def up(self, *words: str, fails: bool = False) -> str:
+        return self._change("up", "--yes", "--skip-preview", *words, fails=fails)
+
+    def up_changes_nothing(self) -> None:
+        self._change("preview", "--expect-no-changes")
+        self._change("up", "--yes", "--skip-preview", "--expect-no-changes")
+
+    def refresh(self) -> str:
+        return self._change("refresh", "--yes", "--skip-preview")
+
+    def destroy(self) -> str:
+        return self._change("destroy", "--yes", "--skip-preview")
+
+    def outputs(self) -> dict[str, Any]:
+        outputs: dict[str, Any] = json.loads(self.run("stack", "output", "--json", "--show-secrets"))
+        return outputs
+
+    def state(self) -> str:
+        """The stack's state as it is stored."""
+        return self.run("stack", "export")
+
+    def container(self, key: str = "app") -> dict[str, Any]:
+        """What `docker inspect` says of a database's container."""
+        inspected: dict[str, Any] = json.loads(docker("inspect", f"{self.name}-{key}"))[0]
+        return inspected
+
+    def connect(self, key: str = "app") -> "psycopg.Connection[tuple[Any, ...]]":
+        """Connects with the URL of the outputs, at the container's address."""
+        container = self.container(key)
+        address = next(network["IPAddress"] for network in container["NetworkSettings"]["Networks"].values())
+        url = self.outputs()["urls"][key]
+        return psycopg.connect(url, hostaddr=address, autocommit=True, connect_timeout=5)
+
+    def sql(self, query: str, key: str = "app") -> list[tuple[Any, ...]]:
+        with self.connect(key) as connection:
+            cursor = connection.execute(query)  # type: ignore[call-overload]
+            return cursor.fetchall() if cursor.description else []
+
+    def remove(self) -> None:
+        """Ends what the stack made, whatever state it is in; only what bears its name."""
+        for kind in ("container", "volume"):
+            listing = (
+                ["ps", "-aq", "--filter", f"name=^{self.name}"]
+                if kind == "container"
+                else ["volume", "ls", "-q", "--filter", f"name={self.name}"]
+            )
+            names = docker(*listing).split()
+            if names:
+                docker(kind, "rm", "-f", *names)
+        docker("image", "rm", f"{self.name}:16", check=False)
+        shutil.rmtree(self.home)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(tmp_path)
+    made.init()
+    yield made
+    made.remove()
