@@ -1,0 +1,55 @@
+# What a newcomer types: `make up`, `make test`. Each target sets up what it needs first; that is silent and quick when it is done.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.PHONY: help setup up down psql url listen lint test bench clean
+
+# What toolchain/setup found or made: .venv, pulumi, the plugins and the base image.
+ENV := source .cache/env
+SHELL_SCRIPTS = $(shell git ls-files | xargs grep -lE '^\#!.*\b(ba)?sh\b')
+
+help: ## Show this list
+	@echo "PostgreSQL that tells its listeners when the schema changes. Start with: make up"
+	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target what; do printf '  make %-8s %s\n' "$$target" "$$what"; done
+
+setup: ## Set this machine up; asks again for official plugins and image where stand-ins are used
+	@toolchain/setup --retry
+
+up: ## Set up, build the image, start the dev database on this machine, prove that it notifies
+	@toolchain/setup
+	@$(ENV) && python toolchain/dev.py up
+
+down: ## Remove what `make up` made on the Docker engine and in Pulumi, the dev database's data included
+	@toolchain/setup
+	@$(ENV) && python toolchain/dev.py down
+
+psql: ## Open psql in the dev database
+	@toolchain/setup
+	@$(ENV) && python toolchain/dev.py psql
+
+url: ## Print the dev database's URL, password included
+	@toolchain/setup
+	@$(ENV) && python toolchain/dev.py url
+
+listen: ## Watch the dev database's schema changes live
+	@toolchain/setup
+	@$(ENV) && python toolchain/dev.py listen
+
+lint: ## Check style, types and shell scripts
+	@toolchain/setup
+	@$(ENV) && ruff check . && ruff format --check . && mypy && shellcheck $(SHELL_SCRIPTS)
+
+test: ## Set up, lint, and run all tests; what is missing is an error, nothing is skipped
+	@toolchain/setup --tests
+	@$(MAKE) lint
+	@$(ENV) && NOTHING_SKIPPED=1 pytest
+
+bench: ## Measure what the notifications cost
+	@toolchain/setup
+	@$(ENV) && python benchmarks/run.py
+
+clean: ## Remove .venv and the caches in this folder; run `make down` first
+	@test -z "$$(ls .pulumi-state/.pulumi/stacks/*/*.json 2>/dev/null)" || { echo "the dev stack is up: run 'make down' first" >&2; exit 1; }
+	@rm -rf .venv .cache .pulumi-state .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +

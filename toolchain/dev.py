@@ -1,0 +1,134 @@
+"""The dev stack by one word: up, down, psql, listen, url. The Makefile calls it with the environment that toolchain/setup wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import unquote, urlsplit
+
+ROOT = Path(__file__).resolve().parents[1]
+STATE = ROOT / ".pulumi-state"
+STACK = "dev"
+
+
+def main(command: str) -> None:
+    os.chdir(ROOT)
+    use_local_state_unless_chosen()
+    commands = {"up": up, "down": down, "psql": psql, "listen": listen, "url": url}
+    if command not in commands:
+        sys.exit(f"toolchain/dev: {command!r} is none of {', '.join(commands)}")
+    commands[command]()
+
+
+def use_local_state_unless_chosen() -> None:
+    """A user who chose a Pulumi backend, or logged in to one, keeps it; otherwise the state lies in this folder."""
+    credentials = Path(os.environ.get("PULUMI_HOME", "~/.pulumi")).expanduser() / "credentials.json"
+    logged_in = credentials.is_file() and json.loads(credentials.read_text()).get("current")
+    if logged_in or os.environ.get("PULUMI_BACKEND_URL") or os.environ.get("PULUMI_ACCESS_TOKEN"):
+        return
+    STATE.mkdir(exist_ok=True)
+    os.environ["PULUMI_BACKEND_URL"] = STATE.as_uri()
+    if "PULUMI_CONFIG_PASSPHRASE_FILE" not in os.environ:
+        os.environ.setdefault("PULUMI_CONFIG_PASSPHRASE", "")  # the state's secrets are as safe as this folder
+
+
+def up() -> None:
+    run("pulumi", "stack", "select", "--create", STACK, quiet=True)
+    run("pulumi", "up", "--yes", "--suppress-outputs", "--stack", STACK)
+    summarise(outputs())
+
+
+def down() -> None:
+    existing = json.loads(output("pulumi", "stack", "ls", "--json"))
+    if STACK not in [stack["name"].rsplit("/", 1)[-1] for stack in existing]:
+        print(f"There is no stack {STACK}: nothing to remove.")
+        return
+    image = (outputs() or {}).get("imageId")
+    run("pulumi", "destroy", "--yes", "--stack", STACK)
+    run("pulumi", "stack", "rm", "--yes", "--preserve-config", STACK)
+    if image and subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0:
+        removed = subprocess.run(["docker", "image", "rm", image], capture_output=True, text=True, check=False)
+        print(f"Image {image} is removed." if removed.returncode == 0 else f"Image {image} stays: {removed.stderr.strip()}")
+
+
+def psql() -> NoReturn:
+    name, database, url = the_database()
+    terminal = ["-t"] if sys.stdin.isatty() else []
+    who = ["-U", unquote(url.username or "postgres"), "-d", unquote(url.path.lstrip("/"))]
+    print(f"psql in container {database['container_name']}, database {name}", file=sys.stderr)
+    become("docker", "exec", "-i", *terminal, database["container_name"], "psql", *who)
+
+
+def listen() -> NoReturn:
+    _, database, url = the_database()
+    os.environ["PGPASSWORD"] = unquote(url.password or "")
+    os.environ["PGUSER"], os.environ["PGDATABASE"] = unquote(url.username or ""), unquote(url.path.lstrip("/"))
+    become("schema-changes", "listen", "--container", database["container_name"])
+
+
+def url() -> None:
+    """Prints the URL that reaches the database from this machine, where the names of containers are not known."""
+    _, database, url = the_database()
+    address = database.get("published") or docker_address(database["container_name"]) + ":5432"
+    print(url._replace(netloc=f"{url.netloc.rpartition('@')[0]}@{address}").geturl())
+
+
+def docker_address(container: str) -> str:
+    template = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    return output("docker", "inspect", "--format", template, container).split()[0]
+
+
+def the_database() -> tuple[str, dict[str, Any], Any]:
+    """The first of the dev stack's databases: its key, its output and its URL."""
+    values = outputs()
+    if not values.get("databases"):
+        sys.exit("The dev database is not there yet: run 'make up' first.")
+    key, database = next(iter(values["databases"].items()))
+    return key, database, urlsplit(values["urls"][key])
+
+
+def summarise(values: dict[str, Any]) -> None:
+    """What was built, that it works, how to go on."""
+    for key, database in values["databases"].items():
+        check = database["check"]
+        notices = ", ".join(f"{notice['tag']} ({notice['ms']:.1f} ms)" for notice in check["notices"])
+        versions = f"PostgreSQL {check['server_version']}, schema_notifications {check['extension_version']}"
+        print(f"\n{key}: {versions}, in container {database['container_name']}")
+        print(f"  image    {database['image_id'].removeprefix('sha256:')[:12]}")
+        print(f"  check    made, altered and dropped a table; heard {notices}")
+        print("  connect  make psql; or by URL from this machine, password included: make url")
+    print("\nWatch schema changes: make listen    Change the schema, in another terminal: make psql    Remove it all: make down")
+
+
+def outputs() -> dict[str, Any]:
+    done = subprocess.run(
+        ["pulumi", "stack", "output", "--json", "--show-secrets", "--stack", STACK], capture_output=True, text=True, check=False
+    )
+    return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+
+
+def run(*argv: str, quiet: bool = False) -> None:
+    done = subprocess.run(argv, stdout=subprocess.DEVNULL if quiet else None, check=False)
+    if done.returncode:
+        sys.exit(f"toolchain/dev: failed: {shlex.join(argv)}")
+
+
+def output(*argv: str) -> str:
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"toolchain/dev: failed: {shlex.join(argv)}")
+    return done.stdout
+
+
+def become(*argv: str) -> NoReturn:
+    sys.stdout.flush()
+    os.execvp(argv[0], argv)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) == 2 else "")
