@@ -38,19 +38,19 @@ def use_local_state_unless_chosen() -> None:
 
 
 def up() -> None:
-    run("pulumi", "stack", "select", "--create", STACK, quiet=True)
-    run("pulumi", "up", "--yes", "--suppress-outputs", "--stack", STACK)
+    pulumi("stack", "select", "--create", STACK)
+    pulumi("up", "--yes", "--suppress-outputs", "--stack", STACK)
     summarise(outputs())
 
 
 def down() -> None:
-    existing = json.loads(output("pulumi", "stack", "ls", "--json"))
+    existing = json.loads(pulumi("stack", "ls", "--json", capture=True) or "[]")
     if STACK not in [stack["name"].rsplit("/", 1)[-1] for stack in existing]:
         print(f"There is no stack {STACK}: nothing to remove.")
         return
-    image = (outputs() or {}).get("imageId")
-    run("pulumi", "destroy", "--yes", "--stack", STACK)
-    run("pulumi", "stack", "rm", "--yes", "--preserve-config", STACK)
+    image = outputs().get("imageId")
+    pulumi("destroy", "--yes", "--stack", STACK)
+    pulumi("stack", "rm", "--yes", "--preserve-config", STACK)
     if image and subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0:
         removed = subprocess.run(["docker", "image", "rm", image], capture_output=True, text=True, check=False)
         print(f"Image {image} is removed." if removed.returncode == 0 else f"Image {image} stays: {removed.stderr.strip()}")
@@ -78,11 +78,6 @@ def url() -> None:
     print(url._replace(netloc=f"{url.netloc.rpartition('@')[0]}@{address}").geturl())
 
 
-def docker_address(container: str) -> str:
-    template = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
-    return output("docker", "inspect", "--format", template, container).split()[0]
-
-
 def the_database() -> tuple[str, dict[str, Any], Any]:
     """The first of the dev stack's databases: its key, its output and its URL."""
     values = outputs()
@@ -106,28 +101,33 @@ def summarise(values: dict[str, Any]) -> None:
 
 
 def outputs() -> dict[str, Any]:
-    done = subprocess.run(
-        ["pulumi", "stack", "output", "--json", "--show-secrets", "--stack", STACK], capture_output=True, text=True, check=False
-    )
-    return dict(json.loads(done.stdout)) if done.returncode == 0 else {}
+    return dict(json.loads(pulumi("stack", "output", "--json", "--show-secrets", "--stack", STACK, capture=True) or "{}"))
 
 
-def run(*argv: str, quiet: bool = False) -> None:
-    done = subprocess.run(argv, stdout=subprocess.DEVNULL if quiet else None, check=False)
-    if done.returncode:
-        sys.exit(f"toolchain/dev: failed: {shlex.join(argv)}")
+def pulumi(*words: str, capture: bool = False) -> str:
+    """Runs pulumi; returns what it prints when `capture` is set, and then the empty string when it fails."""
+    settings = Path(f"Pulumi.{STACK}.yaml")
+    before = settings.read_bytes()
+    done = subprocess.run(["pulumi", *words], stdout=subprocess.PIPE if capture else None, text=True, check=False)
+    # Pulumi notes there how its state is encrypted. The state in this folder knows that as well, and the file is in git.
+    if os.environ.get("PULUMI_BACKEND_URL") == STATE.as_uri():
+        settings.write_bytes(before)
+    if done.returncode and not capture:
+        sys.exit(f"toolchain/dev: failed: pulumi {shlex.join(words)}")
+    return done.stdout if capture and done.returncode == 0 else ""
 
 
-def output(*argv: str) -> str:
-    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"toolchain/dev: failed: {shlex.join(argv)}")
-    return done.stdout
+def docker_address(container: str) -> str:
+    template = "{{range .NetworkSettings.Networks}}{{.IPAddress}} {{end}}"
+    done = subprocess.run(["docker", "inspect", "--format", template, container], stdout=subprocess.PIPE, text=True, check=False)
+    if not done.stdout.split():
+        sys.exit(f"The dev database's container {container} is not running: run 'make up'.")
+    return done.stdout.split()[0]
 
 
 def become(*argv: str) -> NoReturn:
     sys.stdout.flush()
-    os.execvp(argv[0], argv)
+    os.execvp(argv[0], argv)  # noqa: S606
 
 
 if __name__ == "__main__":
