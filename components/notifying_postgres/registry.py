@@ -87,6 +87,22 @@ def pullable_name(image: str, image_id: str, port: int) -> str:
     return f"127.0.0.1:{port}/{repository}:{tag}-{image_id.removeprefix('sha256:')[:12]}"
 
 
+def registry_scripts(image: str, image_id: str, port: int | None, registry_image: str) -> tuple[str, str]:
+    """The shell scripts for the host: one that pushes and prints the name to pull, one that removes the registry again."""
+    number = port or registry_port(image)
+    reference = pullable_name(image, image_id, number)
+    words: dict[str, object] = {
+        "container": f"notifying-postgres-registry-{number}",
+        "port": number,
+        "image_id": shlex.quote(image_id),
+        "reference": shlex.quote(reference),
+        "repository": shlex.quote(reference.rpartition(":")[0]),
+        "prefix": shlex.quote(f"^127[.]0[.]0[.]1:{number}/"),
+        "registry_image": shlex.quote(registry_image),
+    }
+    return _PUSH % words, _REMOVE % words
+
+
 def push_to_loopback_registry(
     name: str,
     host: Host,
@@ -111,25 +127,11 @@ def push_to_loopback_registry(
     if port is not None and not 1 <= port <= 65535:
         raise InvalidArgument("registryPort", port, "give a port from 1 to 65535")
 
-    def words(values: list[str]) -> dict[str, object]:
-        image, image_id = values
-        number = port or registry_port(image)
-        reference = pullable_name(image, image_id, number)
-        return {
-            "container": f"notifying-postgres-registry-{number}",
-            "port": number,
-            "image_id": shlex.quote(image_id),
-            "reference": shlex.quote(reference),
-            "repository": shlex.quote(reference.rpartition(":")[0]),
-            "prefix": shlex.quote(f"^127[.]0[.]0[.]1:{number}/"),
-            "registry_image": shlex.quote(registry_image),
-        }
-
-    described = pulumi.Output.all(image, image_id).apply(words)
+    scripts = pulumi.Output.all(image, image_id).apply(lambda both: registry_scripts(both[0], both[1], port, registry_image))
     push = host.command(
         f"{name}-registry",
-        create=described.apply(lambda words: _PUSH % words),
-        delete=described.apply(lambda words: _REMOVE % words),
+        create=scripts.apply(lambda both: both[0]),
+        delete=scripts.apply(lambda both: both[1]),
         depends_on=[build],
     )
     return pulumi.Output.unsecret(push.stdout).apply(str.strip), push

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -78,6 +79,12 @@ def invalid(**errors: str) -> Refusal:
     return Refusal(422, {"message": "Validation failed.", "errors": errors})
 
 
+def mount_by_expression(image: str) -> str:
+    """Where Coolify mounts the volume of a new database: by the first number after a colon, be it a registry's port."""
+    match = re.search(r":(?:pg)?(\d+)", image, re.IGNORECASE)
+    return "/var/lib/postgresql" if match and int(match[1]) >= 18 else "/var/lib/postgresql/data"
+
+
 def docker(*words: str, check: bool = True) -> str:
     run = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=120, check=False)
     if check and run.returncode:
@@ -113,11 +120,16 @@ class FakeCoolify:
     :ivar commands: every line that ran on the host.
     """
 
-    def __init__(self, *, abilities: set[str] | None = None, network: str = "bridge", healthy_by_itself: bool = True) -> None:
+    def __init__(self, folder: Path, network: str) -> None:
+        """
+        :param folder: where files that it mounts into containers go, as /data/coolify does.
+        :param network: the Docker network of its destination.
+        """
+        self._folder = folder
         self.token = f"1|{secrets.token_hex(20)}"
-        self.abilities = abilities or {"read", "write", "deploy"}
-        self.network = network
-        self.healthy_by_itself = healthy_by_itself
+        self.abilities = {"read", "write", "deploy"}
+        self.healthy_by_itself = True
+        self.ignore_mounts = False
         self.requests: list[tuple[str, str, Json]] = []
         self.commands: list[str] = []
         self.errors: list[str] = []
@@ -193,8 +205,9 @@ class FakeCoolify:
         for storage in database.storages:
             words += ["-v", f"{storage['name']}:{storage['mount_path']}"]
         if values["health_check_enabled"]:
-            check = f"psql -U {values['postgres_user']} -d {values['postgres_db']} -c 'SELECT 1'"
-            # Coolify's 15 seconds would only make the tests slow.
+            # Coolify asks over the socket after 15 seconds. Asked at once, as here, the server of the first initialization would
+            # answer there, which takes nobody else's connections yet: hence over TCP.
+            check = f"psql -h 127.0.0.1 -U {values['postgres_user']} -d {values['postgres_db']} -c 'SELECT 1'"
             words += ["--health-cmd", check, "--health-interval", "200ms", "--health-start-period", "1s"]
             words += [
                 "--health-timeout",
@@ -204,9 +217,15 @@ class FakeCoolify:
             ]
         if values["limits_memory"] != "0":
             words += ["--memory", values["limits_memory"]]
-        if conf and "listen_addresses" not in conf:
-            values["postgres_conf"] = conf + "\nlisten_addresses = '*'"
-        self._run("run", "-d", *words, values["image"])
+        command: list[str] = []
+        if conf and conf.strip():
+            if "listen_addresses" not in conf:
+                conf = values["postgres_conf"] = conf + "\nlisten_addresses = '*'"
+            file = self._folder / database.uuid
+            file.write_text(conf)
+            words += ["-v", f"{file}:/etc/postgresql/postgresql.conf:ro"]
+            command = ["postgres", "-c", "config_file=/etc/postgresql/postgresql.conf"]
+        self._run("run", "-d", *words, values["image"], *command)
 
     def _stop(self, database: Database) -> None:
         self._run("stop", "-t", "30", database.uuid, check=False)
@@ -334,8 +353,7 @@ class FakeCoolify:
         }
         fields |= {name: value for name, value in body.items() if name not in DROPPED}
         self._decode_conf(body, fields)
-        match = re.search(r":(?:pg)?(\d+)", fields["image"], re.IGNORECASE)
-        mount = "/var/lib/postgresql" if match and int(match[1]) >= 18 else "/var/lib/postgresql/data"
+        mount = mount_by_expression(fields["image"])
         number = len(self.databases) + 1
         storage = {"id": number, "uuid": f"storage-{uuid}", "name": f"postgres-data-{uuid}", "mount_path": mount, "host_path": None}
         database = Database(uuid, fields, environment["id"], destination, number, storages=[storage])
@@ -451,7 +469,8 @@ class FakeCoolify:
             raise invalid(uuid="Either uuid or id is required.")
         for storage in database.storages:
             if storage[key] == body[key]:
-                storage |= {name: body[name] for name in ("name", "mount_path", "host_path") if name in body}
+                if not self.ignore_mounts:
+                    storage |= {name: body[name] for name in ("name", "mount_path", "host_path") if name in body}
                 return storage
         raise Refusal(404, {"message": "Storage not found."})
 

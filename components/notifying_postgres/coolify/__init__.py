@@ -1,6 +1,6 @@
 """PostgreSQL databases that Coolify itself manages: resources for its HTTP API, and the registry that its pulls need."""
 
-from .args import CoolifyBackupArgs, CoolifyDatabaseArgs, CoolifyPasswordArgs
+from .args import CoolifyArgs, CoolifyBackupArgs, CoolifyDatabaseArgs, CoolifyPasswordArgs
 from .resource import CoolifyDatabase, CoolifyPassword
 
-__all__ = ["CoolifyBackupArgs", "CoolifyDatabase", "CoolifyDatabaseArgs", "CoolifyPassword", "CoolifyPasswordArgs"]
+__all__ = ["CoolifyArgs", "CoolifyBackupArgs", "CoolifyDatabase", "CoolifyDatabaseArgs", "CoolifyPassword", "CoolifyPasswordArgs"]

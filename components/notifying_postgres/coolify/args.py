@@ -34,11 +34,9 @@ class CoolifyBackupArgs(TypedDict):
     """After how many seconds a dump is given up, from 60 to 36000. Default: Coolify's."""
 
 
-class CoolifyDatabaseArgs(TypedDict):
-    """A PostgreSQL server that Coolify runs and shows in its dashboard."""
+class CoolifyArgs(TypedDict):
+    """Where Coolify keeps a database, and how it runs it."""
 
-    image: pulumi.Input[str]
-    """The image, which the server must be able to pull, with a tag that begins with PostgreSQL's major version."""
     project: pulumi.Input[str]
     """The project in Coolify, by uuid or by name."""
     environment: pulumi.Input[str]
@@ -47,16 +45,8 @@ class CoolifyDatabaseArgs(TypedDict):
     """The server in Coolify, by uuid or by name. It cannot be changed."""
     destination: NotRequired[pulumi.Input[str]]
     """The destination (Docker network) on the server, by uuid or by name. Needed where there are several. It cannot be changed."""
-    name: NotRequired[pulumi.Input[str]]
-    """The name in the dashboard. Default: the resource's name."""
     description: NotRequired[pulumi.Input[str]]
     """The description in the dashboard."""
-    postgres_user: NotRequired[pulumi.Input[str]]
-    """The superuser that is made at the first start. It cannot be changed. Default: `postgres`."""
-    postgres_password: NotRequired[pulumi.Input[str]]
-    """The superuser's password. A later change reaches Coolify's record, not PostgreSQL itself. Default: Coolify generates one."""
-    postgres_db: NotRequired[pulumi.Input[str]]
-    """The database that is made at the first start. It cannot be changed. Default: `postgres`."""
     postgres_conf: NotRequired[pulumi.Input[str]]
     """The text of a postgresql.conf that replaces the image's own. Coolify adds `listen_addresses = '*'` where it is missing."""
     public_port: NotRequired[pulumi.Input[int]]
@@ -101,6 +91,21 @@ class CoolifyDatabaseArgs(TypedDict):
     """Coolify's URL. Default: the provider's configuration `notifying-postgres:coolifyUrl`."""
     token: NotRequired[pulumi.Input[str]]
     """An API token that may read, write and deploy. Default: the provider's configuration `notifying-postgres:coolifyToken`."""
+
+
+class CoolifyDatabaseArgs(CoolifyArgs):
+    """A PostgreSQL server that Coolify runs and shows in its dashboard."""
+
+    image: pulumi.Input[str]
+    """The image, which the server must be able to pull, with a tag that begins with PostgreSQL's major version."""
+    name: NotRequired[pulumi.Input[str]]
+    """The name in the dashboard. Default: the resource's name."""
+    postgres_user: NotRequired[pulumi.Input[str]]
+    """The superuser that is made at the first start. It cannot be changed. Default: `postgres`."""
+    postgres_password: NotRequired[pulumi.Input[str]]
+    """The superuser's password. A later change reaches Coolify's record, not PostgreSQL itself. Default: Coolify generates one."""
+    postgres_db: NotRequired[pulumi.Input[str]]
+    """The database that is made at the first start. It cannot be changed. Default: `postgres`."""
 
 
 class CoolifyPasswordArgs(TypedDict):

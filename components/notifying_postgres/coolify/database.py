@@ -19,7 +19,7 @@ _FIELDS: dict[str, tuple[str, Any, bool]] = {
     "name": ("name", None, False),
     "description": ("description", None, False),
     "image": ("image", None, True),
-    "publicPortTimeout": ("public_port_timeout", None, False),
+    "publicPortTimeout": ("public_port_timeout", 3600, False),
     "limitsMemory": ("limits_memory", "0", True),
     "limitsMemorySwap": ("limits_memory_swap", "0", True),
     "limitsMemorySwappiness": ("limits_memory_swappiness", 60, True),

@@ -4,7 +4,6 @@ The rules are those of Coolify 4.3.11 (docs/coolify.md says where each was read)
 """
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -53,12 +52,6 @@ def data_mount(image: str) -> str | None:
     """Where the volume belongs so that the official image of that version has its data in it; None when the version is unknown."""
     major = major_version(image)
     return None if major is None else "/var/lib/postgresql" if major >= 18 else "/var/lib/postgresql/data"
-
-
-def coolifys_mount(image: str) -> str:
-    """Where Coolify mounts the volume of a new database: it takes the first number after a colon, be it a registry's port."""
-    match = re.search(r":(?:pg)?(\d+)", image, re.IGNORECASE)
-    return "/var/lib/postgresql" if match and int(match[1]) >= 18 else "/var/lib/postgresql/data"
 
 
 def database_problems(inputs: Mapping[str, Any]) -> Iterator[Problem]:
@@ -182,11 +175,3 @@ _BACKUP_RULES: dict[str, Rule] = {
 def encode_conf(text: str) -> str:
     """A postgresql.conf as the API takes it."""
     return base64.b64encode(text.encode()).decode()
-
-
-def decode_conf(text: str) -> str | None:
-    """What was encoded; None when it is not base64 of UTF-8."""
-    try:
-        return base64.b64decode(text, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return None

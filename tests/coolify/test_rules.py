@@ -1,0 +1,117 @@
+"""The rules that are checked before anything is sent."""
+
+from typing import Any
+
+import pytest
+from fake import mount_by_expression
+from hypothesis import given
+from hypothesis import strategies as st
+from notifying_postgres.coolify import rules
+from notifying_postgres.coolify.handlers import DatabaseHandler, PasswordHandler
+from notifying_postgres.registry import pullable_name, registry_port
+
+GOOD: dict[str, Any] = {"image": "127.0.0.1:16/pg:16-0123", "project": "p", "environment": "e", "server": "s"}
+
+
+def problems(**inputs: Any) -> dict[str, str]:
+    return dict(DatabaseHandler().check("orders", {**GOOD, **inputs}, set())[1])
+
+
+def test_what_is_good_is_completed() -> None:
+    inputs, found = DatabaseHandler().check("orders", GOOD, set())
+    assert found == []
+    assert inputs == {**GOOD, "name": "orders", "mountPath": "/var/lib/postgresql/data"}
+
+
+def test_what_is_missing_is_named_unless_it_is_only_unknown() -> None:
+    assert {key for key, _ in DatabaseHandler().check("orders", {}, {"image"})[1]} == {"project", "environment", "server"}
+    assert {key for key, _ in PasswordHandler().check("x", {}, {"database"})[1]} == {"password"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("image", "postgres", "give a name and a tag"),
+        ("image", "sha256:" + "0" * 64, "does not begin with"),
+        ("image", "x:16; rm -rf /", "give a name and a tag"),
+        ("image", "x:$(id)", "give a name and a tag"),
+        ("postgresUser", "1a", "the first no digit"),
+        ("postgresDb", "a-b", "letters, digits"),
+        ("postgresPassword", "with space", "Coolify takes"),
+        ("postgresPassword", "$HOME", "Coolify takes"),
+        ("postgresPassword", "x" * 129, "1 to 128"),
+        ("publicPort", 80, "1024 to 65535"),
+        ("publicPort", True, "1024 to 65535"),
+        ("limitsMemory", "lots", "such as 512m"),
+        ("limitsCpus", 1.5, "as a string"),
+        ("tags", ["A"], "lower case"),
+        ("url", "coolify.example.com", "give Coolify's URL"),
+        ("mountPath", "data", "absolute"),
+        ("postgresInitdbArgs", "--data-checksums", "never uses it"),
+        ("postgresHostAuthMethod", "trust", "never uses it"),
+        ("isPublic", True, "give publicPort"),
+        ("colour", "red", "there is no such argument"),
+    ],
+)
+def test_what_coolify_would_not_honour_is_refused(key: str, value: Any, sentence: str) -> None:
+    found = problems(**{key: value})
+    assert sentence in " ".join(found.values()), found
+    assert "$HOME" not in str(found)
+    assert "with space" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("backup", "key", "sentence"),
+    [
+        ({}, "backups[0].frequency", "cron"),
+        ({"frequency": "often"}, "backups[0].frequency", "cron"),
+        ({"frequency": "daily", "timeout": 5}, "backups[0].timeout", "60 to 36000"),
+        ({"frequency": "daily", "keepDays": -1}, "backups[0].keepDays", "0 to keep all"),
+        ({"frequency": "daily", "databases": "a;b"}, "backups[0].databases", "names of databases"),
+        ({"frequency": "daily", "databases": "a", "allDatabases": True}, "backups[0].databases", "leave it out"),
+        ({"frequency": "daily", "saveS3": True}, "backups[0].saveS3", "no such argument"),
+        ("daily", "backups[0]", "give an object"),
+    ],
+)
+def test_backups_are_checked(backup: Any, key: str, sentence: str) -> None:
+    assert sentence in problems(backups=[backup])[key]
+
+
+def test_good_backups_pass() -> None:
+    given = [{"frequency": "0 3 * * *", "allDatabases": True, "keepDays": 7, "s3Storage": "s3-uuid"}, {"frequency": "hourly"}]
+    assert problems(backups=given) == {}
+
+
+@pytest.mark.parametrize(
+    ("image", "wanted", "coolifys"),
+    [
+        ("postgres:16-alpine", "/var/lib/postgresql/data", "/var/lib/postgresql/data"),
+        ("postgres:18-alpine", "/var/lib/postgresql", "/var/lib/postgresql"),
+        ("ghcr.io/a/b:pg17", "/var/lib/postgresql/data", "/var/lib/postgresql/data"),
+        ("127.0.0.1:5000/x:16", "/var/lib/postgresql/data", "/var/lib/postgresql"),
+        ("127.0.0.1:16/x:18", "/var/lib/postgresql", "/var/lib/postgresql/data"),
+        ("x:latest", None, "/var/lib/postgresql/data"),
+        ("x:2024-01", None, "/var/lib/postgresql"),
+    ],
+)
+def test_where_the_data_belongs_and_where_coolify_would_mount_it(image: str, wanted: str | None, coolifys: str) -> None:
+    assert rules.data_mount(image) == wanted
+    assert mount_by_expression(image) == coolifys
+
+
+@given(st.integers(14, 30), st.from_regex(r"[0-9a-f]{64}", fullmatch=True))
+def test_the_registrys_port_leads_coolify_to_the_right_mount(major: int, image_id: str) -> None:
+    """Whoever gives this name to Coolify's API gets the right mount, corrected or not."""
+    image = f"xooo-postgres-notifications:{major}"
+    name = pullable_name(image, f"sha256:{image_id}", registry_port(image))
+    assert mount_by_expression(name) == rules.data_mount(name)
+
+
+def test_an_images_other_registry_is_left_behind() -> None:
+    assert pullable_name("ghcr.io/a/b:16", "sha256:0123456789abcdef", 16) == "127.0.0.1:16/a/b:16-0123456789ab"
+    assert pullable_name("team/b:16", "sha256:0123456789abcdef", 16) == "127.0.0.1:16/team/b:16-0123456789ab"
+
+
+def test_health_checks_that_are_off_have_no_settings() -> None:
+    assert "healthCheckEnabled" in problems(healthCheckEnabled=False, healthCheckInterval=5)
+    assert problems(healthCheckEnabled=False) == {}
