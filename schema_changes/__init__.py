@@ -1,8 +1,8 @@
 """Hear of every schema change in a PostgreSQL database that carries the `schema_notifications` extension.
 
-    from schema_changes import Reset, listen
+    from schema_changes import FileStore, listen
 
-    async for change in listen("postgresql://app@db/app", cursor=FileCursor("app.cursor")):
+    async for change in listen("postgresql://app@db/app", store=FileStore("app.cursor")):
         ...
 
 Needs psycopg 3 and nothing else.  `python -m schema_changes --help` shows the command line.
@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING
 
 # Names are imported when first used: the check runs after every deploy and must not pay for the listener.
 _HOME = {
+    "Batch": "listener",
+    "FileStore": "cursor",
+    "ListenOptions": "listener",
+    "TableStore": "cursor",
+    "listen": "listener",
+    "listen_batches": "listener",
+    "listen_batches_sync": "listener",
+    "listen_sync": "listener",
     "ChangedObject": "event",
     "Reset": "event",
     "SchemaChange": "event",
@@ -23,12 +31,35 @@ _HOME = {
 if TYPE_CHECKING:
     from .check import CheckResult as CheckResult
     from .check import check as check
+    from .cursor import FileStore as FileStore
+    from .cursor import TableStore as TableStore
     from .errors import SchemaChangesError as SchemaChangesError
     from .event import ChangedObject as ChangedObject
     from .event import Reset as Reset
     from .event import SchemaChange as SchemaChange
+    from .listener import Batch as Batch
+    from .listener import ListenOptions as ListenOptions
+    from .listener import listen as listen
+    from .listener import listen_batches as listen_batches
+    from .listener import listen_batches_sync as listen_batches_sync
+    from .listener import listen_sync as listen_sync
 
-__all__ = ["ChangedObject", "CheckResult", "Reset", "SchemaChange", "SchemaChangesError", "check"]
+__all__ = [
+    "Batch",
+    "ChangedObject",
+    "CheckResult",
+    "FileStore",
+    "ListenOptions",
+    "Reset",
+    "SchemaChange",
+    "SchemaChangesError",
+    "TableStore",
+    "check",
+    "listen",
+    "listen_batches",
+    "listen_batches_sync",
+    "listen_sync",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -9,7 +9,6 @@ It runs once per database on small machines: it makes four round trips and impor
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import time
 from dataclasses import asdict, dataclass
@@ -17,7 +16,6 @@ from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
 from .errors import (
     CannotListen,
@@ -26,6 +24,7 @@ from .errors import (
     NotPermitted,
     Unhealthy,
     connection_error,
+    describe,
 )
 from .event import CHANNEL, MalformedNotice, parse_notice
 
@@ -130,22 +129,6 @@ def databases(conninfo: str = "", *, timeout: float = 10, **parameters: Any) -> 
             ]
     except psycopg.OperationalError as error:
         raise connection_error(error, describe(conninfo, parameters)) from error
-
-
-def describe(conninfo: str, parameters: dict[str, Any]) -> str:
-    """The server and database in words, without secrets."""
-    given = conninfo_to_dict(conninfo, **parameters)
-
-    def value(keyword: str) -> str:
-        if given.get(keyword) is not None:
-            return str(given[keyword])
-        return os.environ.get({"dbname": "PGDATABASE"}.get(keyword, "PG" + keyword.upper()), "")
-
-    user = value("user")
-    database = value("dbname") or user
-    host = value("host") or "the local socket"
-    port = "" if host.startswith("/") or not value("port") else ":" + value("port")
-    return f"{f'database {database!r}' if database else 'the default database'} on {host}{port} as {user or 'you'}"
 
 
 def _change_and_listen(connection: psycopg.Connection, schema: str, pid: int, timeout: float, where: str) -> list[dict[str, Any]]:

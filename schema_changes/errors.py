@@ -5,11 +5,13 @@ Every message is one sentence that says what happened, to which server or databa
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    import psycopg
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 
 class SchemaChangesError(Exception):
@@ -82,3 +84,19 @@ def connection_error(error: psycopg.Error, where: str) -> SchemaChangesError:
     if _LOGIN.search(text):
         return LoginRefused(f"Cannot log in to {where}: {reason}.")
     return Unreachable(f"Cannot reach {where}: {reason}; see that it runs and that the address and port are right.")
+
+
+def describe(conninfo: str, parameters: Mapping[str, Any] | None = None) -> str:
+    """The server and database in words, without secrets."""
+    given = conninfo_to_dict(conninfo, **(parameters or {}))
+
+    def value(keyword: str) -> str:
+        if given.get(keyword) is not None:
+            return str(given[keyword])
+        return os.environ.get({"dbname": "PGDATABASE"}.get(keyword, "PG" + keyword.upper()), "")
+
+    user = value("user")
+    database = value("dbname") or user
+    host = value("host") or "the local socket"
+    port = "" if host.startswith("/") or not value("port") else ":" + value("port")
+    return f"{f'database {database!r}' if database else 'the default database'} on {host}{port} as {user or 'you'}"

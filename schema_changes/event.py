@@ -7,8 +7,10 @@ kept in `raw` and otherwise ignored; what cannot be read at all raises `Malforme
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 CHANNEL = "schema_changed"
 
@@ -52,17 +54,18 @@ class SchemaChange:
     truncated: bool = False
     """The notice was too long to list its objects, and they were not read from the log."""
     cursor: str | None = None
-    """Where to go on after this change: pass it to `listen(cursor=…)`.  None for what is not logged."""
+    """Where to go on after this change: pass it to `listen(cursor=…)`.  None when listening without catching up."""
     raw: str = ""
     """The JSON text of the change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reset:
-    """The server cannot say what happened since the cursor: read the whole schema again, then go on."""
+    """Nobody can say what happened before this point: read the whole schema again, then go on."""
 
     reason: str
-    cursor: str
+    cursor: str | None = None
+    """Where to go on after this.  None when listening without catching up."""
 
 
 def parse_notice(payload: str) -> SchemaChange:
@@ -93,6 +96,37 @@ def parse_notice(payload: str) -> SchemaChange:
         objects=parse_objects(fields.get("objects")),
         truncated=fields.get("truncated") is True,
         raw=payload,
+    )
+
+
+LOG_COLUMNS = "id, txid::text, changed_at, user_name::text, tag, objects"
+
+
+def from_log_row(row: Sequence[Any], *, database: str, cursor: str | None = None) -> SchemaChange:
+    """The change that a row of the log (its `LOG_COLUMNS`) records, as its notice would have told it."""
+    row_id, txid, changed_at, user, tag, objects = row
+    changed_at = changed_at.astimezone(UTC)
+    fields = {
+        "type": "ddl_command_end",
+        "tag": tag,
+        "timestamp": changed_at.isoformat(sep=" ", timespec="milliseconds").removesuffix(":00"),
+        "id": row_id,
+        "database": database,
+        "user": user,
+        "txid": txid,
+        "objects": objects,
+    }
+    return SchemaChange(
+        type="ddl_command_end",
+        tag=tag,
+        timestamp=changed_at,
+        id=row_id,
+        database=database,
+        user=user,
+        txid=int(txid),
+        objects=parse_objects(objects),
+        cursor=cursor,
+        raw=json.dumps(fields, ensure_ascii=False),
     )
 
 

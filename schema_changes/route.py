@@ -54,6 +54,7 @@ class Route:
         self.parameters: dict[str, str] = {}
         self._ssh_options = list(ssh_options)
         self._folder = ""
+        self._command: list[str] = []
         self._server: socket.socket | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
         self._ssh_error = ""
@@ -64,11 +65,12 @@ class Route:
                 self._destination = _ssh_destination(self.host)
                 # short: a unix socket's path may have 104 bytes
                 self._folder = tempfile.mkdtemp(prefix="schema-changes-")
-            address = self._container_address()
-            if self.host is None:
-                self.parameters = {"host": address, "hostaddr": "", "port": str(self.port)}
-            else:
-                self._forward(address)
+                self._server = socket.socket(socket.AF_UNIX)
+                self._server.bind(f"{self._folder}/.s.PGSQL.{self.port}")
+                self._server.listen()
+            self.refresh()
+            if self._server is not None:
+                threading.Thread(target=self._accept, args=(self._server,), daemon=True).start()
         except BaseException:
             self.close()
             raise
@@ -76,6 +78,15 @@ class Route:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
+
+    def refresh(self) -> None:
+        """Ask again for the container's address, which changes when it is made anew."""
+        address = self._container_address()
+        target = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
+        if self.host is not None:
+            self._command = self._ssh("-W", target, *self._destination)
+        # an empty hostaddr keeps PGHOSTADDR out of it
+        self.parameters = {"host": self._folder or address, "hostaddr": "", "port": str(self.port)}
 
     def close(self) -> None:
         """End the SSH processes and remove the socket."""
@@ -143,23 +154,16 @@ class Route:
         # a container on the host's own network has no address of its own
         return addresses[0] if addresses else "127.0.0.1"
 
-    def _forward(self, address: str) -> None:
-        self._server = socket.socket(socket.AF_UNIX)
-        self._server.bind(f"{self._folder}/.s.PGSQL.{self.port}")
-        self._server.listen()
-        self.parameters = {"host": self._folder, "hostaddr": "", "port": str(self.port)}
-        target = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
-        command = self._ssh("-W", target, *self._destination)
-        threading.Thread(target=self._accept, args=(self._server, command), daemon=True).start()
-
-    def _accept(self, server: socket.socket, command: list[str]) -> None:
+    def _accept(self, server: socket.socket) -> None:
         while True:
             try:
                 connection, _ = server.accept()
             except OSError:
                 return  # closed
             with connection:
-                process = subprocess.Popen(command, stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.PIPE)
+                process = subprocess.Popen(
+                    self._command, stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.PIPE
+                )
             self._processes.append(process)
             threading.Thread(target=self._note_error, args=(process,), daemon=True).start()
 
