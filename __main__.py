@@ -27,7 +27,9 @@ def read_args(config: pulumi.Config) -> NotifyingPostgresArgs:
         if isinstance(databases, dict):
             databases = {key: read_database(value) for key, value in databases.items()}
         args["databases"] = databases
-    # Set by toolchain/setup where the official image cannot be pulled.
+    # Set by toolchain/setup where the official images cannot be pulled.
+    if "NOTIFYING_POSTGRES_REGISTRY_IMAGE" in os.environ:
+        args["registry_image"] = os.environ["NOTIFYING_POSTGRES_REGISTRY_IMAGE"]
     if args.get("base_image", DEFAULT_BASE_IMAGE) == DEFAULT_BASE_IMAGE:
         args["base_image"] = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", DEFAULT_BASE_IMAGE)
     return cast(NotifyingPostgresArgs, args)
@@ -40,7 +42,16 @@ def read_database(settings: Any) -> Any:
     args = {snake_case(key): value for key, value in settings.items()}
     if "password" in args:
         args["password"] = pulumi.Output.secret(args["password"])
+    if isinstance(args.get("coolify"), dict):
+        args["coolify"] = renamed(args["coolify"])
     return args
+
+
+def renamed(settings: Any) -> Any:
+    """Turns the names of settings within settings into those of arguments."""
+    if isinstance(settings, list):
+        return [renamed(item) for item in settings]
+    return {snake_case(key): renamed(value) for key, value in settings.items()} if isinstance(settings, dict) else settings
 
 
 if __name__ == "__main__":

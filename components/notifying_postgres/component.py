@@ -5,10 +5,11 @@ from typing import NotRequired, TypedDict
 
 import pulumi
 
-from .database import DatabaseArgs, DatabaseOutputs, provision_database, read_database
+from .database import DatabaseArgs, DatabaseOutputs, Provisioned, provision_container, provision_in_coolify, read_database
 from .errors import InvalidArgument, checked, refuse_unknown
 from .host import Host
 from .image import DEFAULT_BASE_IMAGE, DEFAULT_IMAGE, build_image, check_image_name
+from .registry import DEFAULT_REGISTRY_IMAGE, push_to_loopback_registry
 
 # How many databases are provisioned at once over SSH: sshd drops connections when 10 are logging in (MaxStartups, by default).
 LANES = 8
@@ -33,6 +34,8 @@ class NotifyingPostgresArgs(TypedDict):
     """The PostgreSQL image to build on. Default: `postgres:16-alpine`."""
     network: NotRequired[pulumi.Input[str]]
     """An existing Docker network for the containers, such as `coolify`. Default: Docker's own `bridge`."""
+    registry_image: NotRequired[str]
+    """The image of the registry from which Coolify pulls, if it runs a database. Default: the official one."""
 
 
 class NotifyingPostgres(pulumi.ComponentResource):
@@ -60,6 +63,7 @@ class NotifyingPostgres(pulumi.ComponentResource):
             raise InvalidArgument("databases", args.get("databases"), "give the databases by key")
 
         databases = [read_database(key, database) for key, database in args["databases"].items()]
+        registry = args.get("registry_image") or DEFAULT_REGISTRY_IMAGE
         tag = checked(args.get("image") or DEFAULT_IMAGE, check_image_name)
 
         host = Host(
@@ -72,20 +76,27 @@ class NotifyingPostgres(pulumi.ComponentResource):
             parent=self,
         )
         image_id, build = build_image(name, host, tag, args.get("base_image") or DEFAULT_BASE_IMAGE)
-        provisioned: list[tuple[pulumi.Output[DatabaseOutputs], pulumi.Output[str], pulumi.Resource]] = []
+        in_coolify = any(database.coolify for database in databases)
+        pullable = None
+        if in_coolify:
+            pullable = push_to_loopback_registry(name, host, image=tag, image_id=image_id, build=build, registry_image=registry)
+
+        provisioned: dict[str, Provisioned] = {}
         for database in databases:
             # Each begins when the one LANES before it is done, however parallel the deploy is.
-            after = [] if host.is_local or len(provisioned) < LANES else [provisioned[-LANES][2]]
-            provisioned.append(
-                provision_database(
+            before = list(provisioned.values())
+            after = [before[-LANES].last] if len(before) >= LANES and not host.is_local else []
+            if database.coolify and pullable:
+                reference, pushed = pullable
+                provisioned[database.key] = provision_in_coolify(
+                    name, database, host=host, image_id=image_id, reference=reference, pushed=pushed, after=after, parent=self
+                )
+            else:
+                provisioned[database.key] = provision_container(
                     name, database, host=host, image_id=image_id, build=build, network=args.get("network"), after=after, parent=self
                 )
-            )
-        keys = [database.key for database in databases]
 
         self.image_id = image_id
-        self.databases = pulumi.Output.all(**{key: outputs for key, (outputs, _, _) in zip(keys, provisioned, strict=True)})
-        self.urls = pulumi.Output.secret(
-            pulumi.Output.all(**{key: url for key, (_, url, _) in zip(keys, provisioned, strict=True)})
-        )
+        self.databases = pulumi.Output.all(**{key: one.outputs for key, one in provisioned.items()})
+        self.urls = pulumi.Output.secret(pulumi.Output.all(**{key: one.url for key, one in provisioned.items()}))
         self.register_outputs({"image_id": self.image_id, "databases": self.databases, "urls": self.urls})

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NotRequired, TypedDict, cast
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ import pulumi_docker as docker
 from pulumi_command import local
 
 from . import workstation
+from .coolify import CoolifyArgs, CoolifyDatabase, CoolifyDatabaseArgs, CoolifyPassword
 from .errors import InvalidArgument, camel_case, checked, refuse_unknown
 from .host import Host
 
@@ -41,6 +42,8 @@ class DatabaseArgs(TypedDict):
     """The volume that holds the data; one that exists is used as it is. Default: `<container>-data`."""
     retain_data: NotRequired[bool]
     """Whether the volume stays when the database is removed from the stack. Default: true."""
+    coolify: NotRequired[CoolifyArgs]
+    """Has Coolify run the database, in its dashboard and with its backups. Default: a plain container."""
 
 
 class SchemaNotification(TypedDict):
@@ -156,6 +159,7 @@ class Database:
     container_name: pulumi.Output[str] | None
     volume_name: pulumi.Output[str] | None
     retain_data: bool
+    coolify: CoolifyArgs | None
 
 
 def read_database(key: str, args: DatabaseArgs) -> Database:
@@ -169,6 +173,15 @@ def read_database(key: str, args: DatabaseArgs) -> Database:
         raise InvalidArgument(where, args, "give its settings by name, or {} for the defaults")
     refuse_unknown(f"{where}.", args, DatabaseArgs.__annotations__)
     values: Mapping[str, Any] = args
+    coolify = args.get("coolify")
+    if coolify is not None:
+        for name in {"port", "memory", "shm_size", "container_name", "volume_name"} & args.keys():
+            raise InvalidArgument(
+                f"{where}.{camel_case(name)}", "given beside coolify", "Coolify decides it; see the settings in coolify"
+            )
+        refuse_unknown(f"{where}.coolify.", coolify, CoolifyArgs.__annotations__)
+        for name in {"project", "environment", "server"} - coolify.keys():
+            raise InvalidArgument(f"{where}.coolify.{name}", None, f"give the {name} in Coolify, by uuid or by name")
 
     def argument(name: str, check: Callable[[str, Any], Any], default: str | None = None) -> Any:
         value = values.get(name, default)
@@ -186,10 +199,20 @@ def read_database(key: str, args: DatabaseArgs) -> Database:
         container_name=argument("container_name", check_object_name),
         volume_name=argument("volume_name", check_object_name),
         retain_data=values.get("retain_data", True),
+        coolify=coolify,
     )
 
 
-def provision_database(
+@dataclass(frozen=True)
+class Provisioned:
+    """A database that a deploy has made and checked."""
+
+    outputs: pulumi.Output[DatabaseOutputs]
+    url: pulumi.Output[str]
+    last: pulumi.Resource
+
+
+def provision_container(
     name: str,
     database: Database,
     *,
@@ -199,15 +222,14 @@ def provision_database(
     network: pulumi.Input[str] | None,
     after: list[pulumi.Resource],
     parent: pulumi.Resource,
-) -> tuple[pulumi.Output[DatabaseOutputs], pulumi.Output[str], pulumi.Resource]:
-    """Makes one database on a host.
+) -> Provisioned:
+    """Makes one database on a host, in a container of its own.
 
     :param name: the instance's name.
     :param after: what has to be done before.
-    :returns: what the deploy tells about it, its URL (secret), and the last of its resources.
     """
     resource = f"{name}-{database.key}"
-    user, database_name, port = database.user, database.database_name, database.port
+    port = database.port
     password = database.password or _generated_password(resource, parent)
     container_name = database.container_name or pulumi.Output.from_input(resource)
 
@@ -228,7 +250,7 @@ def provision_database(
         resource,
         name=container_name,
         image=image_id,
-        envs=pulumi.Output.all(user, database_name).apply(
+        envs=pulumi.Output.all(database.user, database.database_name).apply(
             # PGDATA is the same for all major versions, which since 18 differ in their default.
             lambda both: [
                 f"PGDATA={DATA_DIRECTORY}",
@@ -243,10 +265,7 @@ def provision_database(
         if port is None
         else [
             docker.ContainerPortArgs(
-                internal=5432,
-                external=port.apply(lambda both: both[1]),
-                ip=port.apply(lambda both: both[0]),
-                protocol="tcp",
+                internal=5432, external=port.apply(lambda both: both[1]), ip=port.apply(lambda both: both[0]), protocol="tcp"
             )
         ],
         network_mode=network or "bridge",
@@ -270,28 +289,106 @@ def provision_database(
         ),
     )
 
-    converge = host.command(
-        f"{resource}-converge",
-        create=container.id.apply(lambda container_id: _converge_script(container_id, limit=not host.is_local)),
-        stdin=pulumi.Output.concat(password, "\n"),
-        depends_on=[container],
-    )
+    server = _Server(resource, database, password, host, parent, container=container.id, container_name=container.name)
+    check = server.check(after=server.converge(after=container))
+    return server.provisioned(volume.name, image_id, check)
 
-    check = local.Command(
-        f"{resource}-check",
-        create=pulumi.Output.all(container.id, container.name, user, database_name, host.url, host.ssh_options).apply(
-            _check_command
+
+def provision_in_coolify(
+    name: str,
+    database: Database,
+    *,
+    host: Host,
+    image_id: pulumi.Output[str],
+    reference: pulumi.Output[str],
+    pushed: pulumi.Resource,
+    after: list[pulumi.Resource],
+    parent: pulumi.Resource,
+) -> Provisioned:
+    """Makes one database in Coolify, on the same host.
+
+    :param name: the instance's name.
+    :param reference: the name by which Coolify pulls the image.
+    :param pushed: what made that possible.
+    :param after: what has to be done before.
+    """
+    resource = f"{name}-{database.key}"
+    settings: dict[str, Any] = {**(database.coolify or {})}
+    password = database.password or _generated_password(resource, parent)
+
+    made = CoolifyDatabase(
+        resource,
+        cast(
+            CoolifyDatabaseArgs,
+            {
+                "delete_volumes": not database.retain_data,
+                **settings,
+                "image": reference,
+                "postgres_user": database.user,
+                "postgres_password": password,
+                "postgres_db": database.database_name,
+            },
         ),
-        stdin=pulumi.Output.concat(password, "\n"),
-        logging=local.Logging.STDERR,
-        opts=pulumi.ResourceOptions(parent=parent, depends_on=[converge]),
+        # Coolify's record of the password follows when PostgreSQL has the new one.
+        pulumi.ResourceOptions(parent=parent, depends_on=[pushed, *after], ignore_changes=["postgresPassword"]),
     )
 
-    outputs = pulumi.Output.all(container.name, volume.name, image_id, host.url, port, pulumi.Output.unsecret(check.stdout)).apply(
-        _outputs
+    # The container keeps its name, which is the database's uuid; the image makes this run again for a new container.
+    container = pulumi.Output.all(made.id, reference).apply(lambda both: both[0])
+    server = _Server(resource, database, password, host, parent, container=container, container_name=made.id, why=reference)
+    converge = server.converge(after=made)
+    access: dict[str, Any] = {key: value for key, value in settings.items() if key in ("url", "token")}
+    recorded = CoolifyPassword(
+        f"{resource}-recorded-password",
+        {"database": made.id, "password": password, **access},  # type: ignore[typeddict-item]
+        pulumi.ResourceOptions(parent=parent, depends_on=[converge]),
     )
-    url = pulumi.Output.all(user, password, database_name, container.name).apply(_url)
-    return outputs, pulumi.Output.secret(url), check
+    return server.provisioned(made.volume_name, image_id, server.check(after=recorded))
+
+
+@dataclass(frozen=True)
+class _Server:
+    """A database whose container is there, whoever made it."""
+
+    resource: str
+    database: Database
+    password: pulumi.Output[str]
+    host: Host
+    parent: pulumi.Resource
+    _: KW_ONLY
+    container: pulumi.Output[str]
+    container_name: pulumi.Output[str]
+    why: pulumi.Output[str] | None = None
+    """What else, if it changes, has converge and check run again."""
+
+    def converge(self, after: pulumi.Resource) -> pulumi.Resource:
+        """Brings the extension in every database of the server up to date, and the superuser's password."""
+        limited = not self.host.is_local
+        script = pulumi.Output.all(self.container, self.why).apply(lambda both: _converge_script(both[0], both[1], limit=limited))
+        line = pulumi.Output.concat(self.password, "\n")
+        return self.host.command(f"{self.resource}-converge", create=script, stdin=line, depends_on=[after])
+
+    def check(self, after: pulumi.Resource) -> local.Command:
+        """Proves, from this machine, that a schema change in the database is announced."""
+        database, host = self.database, self.host
+        return local.Command(
+            f"{self.resource}-check",
+            create=pulumi.Output.all(
+                self.container, self.container_name, database.user, database.database_name, host.url, host.ssh_options, self.why
+            ).apply(_check_command),
+            stdin=pulumi.Output.concat(self.password, "\n"),
+            logging=local.Logging.STDERR,
+            opts=pulumi.ResourceOptions(parent=self.parent, depends_on=[after]),
+        )
+
+    def provisioned(self, volume_name: pulumi.Output[str], image_id: pulumi.Output[str], check: local.Command) -> Provisioned:
+        """What a deploy tells about it."""
+        database = self.database
+        outputs = pulumi.Output.all(
+            self.container_name, volume_name, image_id, self.host.url, database.port, pulumi.Output.unsecret(check.stdout)
+        ).apply(_outputs)
+        url = pulumi.Output.all(database.user, self.password, database.database_name, self.container_name).apply(_url)
+        return Provisioned(outputs, pulumi.Output.secret(url), check)
 
 
 def _generated_password(resource: str, parent: pulumi.Resource) -> pulumi.Output[str]:
@@ -304,21 +401,26 @@ def _generated_password(resource: str, parent: pulumi.Resource) -> pulumi.Output
     return pulumi.Output.secret(generated.stdout)
 
 
-def _converge_script(container_id: str, *, limit: bool) -> str:
-    container = shlex.quote(container_id)
+def _converge_script(container: str, why: str | None, *, limit: bool) -> str:
+    container = shlex.quote(container)
     return (
         f"{'timeout 300 ' if limit else ''}docker exec -i {container} schema-notifications-converge || {{\n"
         f"  echo 'The database did not come up. The last lines of its log:' >&2; docker logs --tail 20 {container} >&2; exit 1; }}"
+        f"{_comment(why)}"
     )
 
 
 def _check_command(values: list[Any]) -> str:
-    container_id, container_name, user, database_name, url, ssh_options = values
+    container, container_name, user, database_name, url, ssh_options, why = values
     # The name in the URL is for whoever reads a failure; the way goes by the id, so that a new container is checked again.
-    words = [_url([user, None, database_name, container_name]), "--container", container_id, "--password-stdin"]
+    words = [_url([user, None, database_name, container_name]), "--container", container, "--password-stdin"]
     if url is not None:
         words += ["--ssh", url, *(f"--ssh-option={option}" for option in ssh_options)]
-    return f"{workstation.python()} -m schema_changes check {shlex.join(words)}"
+    return f"{workstation.python()} -m schema_changes check {shlex.join(words)}{_comment(why)}"
+
+
+def _comment(why: str | None) -> str:
+    return "" if why is None else f" # {why}"
 
 
 def _outputs(values: list[Any]) -> DatabaseOutputs:

@@ -51,13 +51,20 @@ class _Mocks(pulumi.runtime.Mocks):
         if args.typ in ("command:local:Command", "command:remote:Command"):
             if not self.preview:
                 suffix = args.name.rpartition("-")[2]
-                outputs["stdout"] = {"image": "sha256:1234\n", "check": CHECK_RESULT, "password": "f00d"}.get(suffix, "ENGINE\n")
+                outputs["stdout"] = {
+                    "image": "sha256:1234\n",
+                    "check": CHECK_RESULT,
+                    "password": "f00d",
+                    "registry": "127.0.0.1:16/x:16-1\n",
+                }.get(suffix, "ENGINE\n")
         elif args.typ not in (
             "notifying-postgres:index:NotifyingPostgres",
             "command:remote:CopyToRemote",
             "pulumi:providers:docker",
             "docker:index/volume:Volume",
             "docker:index/container:Container",
+            "notifying-postgres:index:CoolifyDatabase",
+            "notifying-postgres:index:CoolifyPassword",
         ):
             raise AssertionError(f"no mock for {args.typ}")
         return "" if self.preview else f"{args.name}-id", outputs

@@ -139,6 +139,44 @@ def test_a_host_that_another_resource_makes_may_be_unknown(deploy: Callable[...,
     assert made.of_type("remote:Command") == ["pg-app-converge", "pg-image"]
 
 
+COOLIFY = {"project": "shop", "environment": "production", "server": "localhost"}
+
+
+def test_a_database_in_coolify_pulls_from_the_loopback_registry_and_is_converged_and_checked(
+    deploy: Callable[..., Deployment],
+) -> None:
+    made = deploy(program(databases={"app": {"coolify": COOLIFY, "password": "s3cret"}, "plain": {}}, **SSH))
+
+    assert made.of_type("CoolifyDatabase") == ["pg-app"]
+    assert made.of_type("Container") == ["pg-plain"]
+    database = made.resources["pg-app"]
+    assert database.inputs | {} == {
+        **{key: database.inputs[key] for key in database.inputs.keys() - {"image", "deleteVolumes", "postgresDb", "postgresUser"}},
+        "image": "127.0.0.1:16/x:16-1",
+        "deleteVolumes": False,
+        "postgresDb": "app",
+        "postgresUser": "postgres",
+    }
+    assert "postgresPassword" in database.secrets
+    assert list(database.request.ignoreChanges) == ["postgresPassword"]
+    assert {"pg-registry"} <= database.depends_on
+    assert "docker exec -i pg-app-id schema-notifications-converge" in made.resources["pg-app-converge"].inputs["create"]
+    assert {"pg-app-converge"} <= made.resources["pg-app-recorded-password"].depends_on
+    assert {"pg-app-recorded-password"} <= made.resources["pg-app-check"].depends_on
+
+
+def test_without_a_database_in_coolify_there_is_no_registry(deploy: Callable[..., Deployment]) -> None:
+    assert "pg-registry" not in deploy(program(databases={"app": {}}, **SSH)).resources
+
+
+def test_over_ssh_eight_databases_are_provisioned_at_once(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={f"d{n}": {} for n in range(20)}, **SSH))
+
+    assert "pg-d0-check" in made.resources["pg-d8-data"].depends_on
+    assert "pg-d11-check" in made.resources["pg-d19-data"].depends_on
+    assert not any("check" in name for name in made.resources["pg-d7-data"].depends_on)
+
+
 def test_data_is_kept_unless_the_stack_says_otherwise(deploy: Callable[..., Deployment]) -> None:
     made = deploy(program(databases={"kept": {}, "gone": {"retain_data": False}}))
 
@@ -210,6 +248,9 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ({"databases": {"app": {"container_name": "a/b"}}}, "databases.app.containerName is 'a/b'"),
     ({"databases": {"app": {"volume_name": ""}}}, "databases.app.volumeName is ''"),
     ({"databases": {"app": {"password": ""}}}, "databases.app.password is not allowed: give at least one character"),
+    ({"databases": {"app": {"coolify": {**COOLIFY, "x": 1}}}}, "databases.app.coolify.x is 'not an argument'"),
+    ({"databases": {"app": {"coolify": {"project": "a", "server": "b"}}}}, "databases.app.coolify.environment is missing"),
+    ({"databases": {"app": {"coolify": COOLIFY, "memory": "1g"}}}, "databases.app.memory is 'given beside coolify'"),
     ({"databases": {}, "image": "UPPER"}, "image is 'UPPER'"),
     ({"databases": {}, "image": "untagged"}, "image is 'untagged'"),
     ({"databases": {}, "host": "db.example", "host_key": HOST_KEY}, "host is 'db.example': give ssh://user@address"),
