@@ -1,8 +1,8 @@
 """Hear of every schema change in a PostgreSQL database that carries the `schema_notifications` extension.
 
-    from schema_changes import FileStore, listen
+    from schema_changes import FileCursorStore, listen
 
-    async for change in listen("postgresql://app@db/app", store=FileStore("app.cursor")):
+    async for change in listen("postgresql://app@db/app", store=FileCursorStore("app.cursor")):
         ...
 
 Needs psycopg 3 and nothing else.  `python -m schema_changes --help` shows the command line.
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 # Names are imported when first used: the check runs after every deploy and must not pay for the listener.
 _HOME = {
     "Batch": "listener",
-    "FileStore": "cursor",
+    "FileCursorStore": "cursor",
     "ListenOptions": "listener",
-    "TableStore": "cursor",
+    "TableCursorStore": "cursor",
     "listen": "listener",
     "listen_batches": "listener",
     "listen_batches_sync": "listener",
@@ -31,8 +31,8 @@ _HOME = {
 if TYPE_CHECKING:
     from .check import CheckResult as CheckResult
     from .check import check as check
-    from .cursor import FileStore as FileStore
-    from .cursor import TableStore as TableStore
+    from .cursor import FileCursorStore as FileCursorStore
+    from .cursor import TableCursorStore as TableCursorStore
     from .errors import SchemaChangesError as SchemaChangesError
     from .event import ChangedObject as ChangedObject
     from .event import Reset as Reset
@@ -48,12 +48,12 @@ __all__ = [
     "Batch",
     "ChangedObject",
     "CheckResult",
-    "FileStore",
+    "FileCursorStore",
     "ListenOptions",
     "Reset",
     "SchemaChange",
     "SchemaChangesError",
-    "TableStore",
+    "TableCursorStore",
     "check",
     "listen",
     "listen_batches",

@@ -6,12 +6,20 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 from .errors import SchemaChangesError
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from .event import Reset, SchemaChange
+    from .listener import Batch
+    from .route import Route
 
 EXIT_CODES = """\
 exit codes:
@@ -31,9 +39,20 @@ exit codes:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
+    if options.password_stdin:
+        options.password = sys.stdin.readline().rstrip("\r\n")
+    # as Ctrl-C: everything is closed on the way out
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code: int = options.run(options)
+        sys.stdout.flush()
         return code
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # what is still buffered has nowhere to go, and Python would complain about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except SchemaChangesError as error:
         print(f"schema-changes: {error}", file=sys.stderr)
         return error.exit_code
@@ -43,24 +62,89 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="schema-changes",
         description="Hear of schema changes in PostgreSQL databases that carry the schema_notifications extension.",
-        epilog=EXIT_CODES,
+        epilog="examples:\n"
+        "  schema-changes listen postgresql://app@db/app\n"
+        "  schema-changes listen --cursor-file app.cursor --exec 'npm run generate-types' postgresql://app@db/app\n"
+        "  schema-changes listen --stack prod --database app --json | jq .tag\n"
+        "  schema-changes history --ssh ssh://deploy@203.0.113.7 --container app-db\n\n" + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    check = commands.add_parser(
-        "check",
-        help="change the schema and see that the notices come",
-        description="Create, alter and drop a table of its own in one transaction and expect the three notices.  "
-        "Nothing is left behind.  The result is one JSON object on stdout.",
-        epilog=EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], summary: str, more: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name, help=summary, description=more, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        _add_connection_options(added)
+        added.set_defaults(run=run)
+        return added
+
+    listen = command(
+        "listen",
+        _listen,
+        "print schema changes as they are committed, or run a command for them",
+        "Print schema changes as they are committed, until Ctrl-C: readable on a terminal, one JSON object a line\n"
+        "when piped.  Reconnects by itself, and misses nothing in between.  With --cursor-file nothing is missed\n"
+        "between two runs either.  A line of type reset says that the server cannot tell what happened before.",
     )
-    _add_connection_options(check)
-    check.add_argument("--database", action="append", default=[], metavar="NAME", help="check this database; repeat for several")
+    listen.add_argument("--json", action="store_true", help="one JSON object a line, on a terminal too")
+    listen.add_argument("--cursor-file", metavar="FILE", help="go on where the last run ended, and keep the place in this file")
+    listen.add_argument("--since", metavar="CURSOR", help="go on after this cursor, the field of that name in the JSON")
+    _add_filters(listen)
+    listen.add_argument(
+        "--exec",
+        metavar="COMMAND",
+        help="run this shell command for each burst of changes, with their JSON lines on its stdin; "
+        "when it fails, end with 1 and leave the cursor before the burst",
+    )
+    listen.add_argument(
+        "--quiet-ms", type=int, default=200, metavar="N", help="a burst ends after N ms without a change (default: 200)"
+    )
+    listen.add_argument("--verify", action="store_true", help="believe the log only: a notice that a user forged does nothing")
+    listen.add_argument(
+        "--no-catch-up", action="store_true", help="notices only, for a role that may not read the log; changes can be missed"
+    )
+
+    history = command(
+        "history",
+        _history,
+        "print the changes in the log",
+        "Print the changes that the log holds, oldest first.",
+    )
+    history.add_argument("--json", action="store_true", help="one JSON object a line, on a terminal too")
+    history.add_argument("--since", metavar="CURSOR", help="what came after this cursor (default: the last --limit changes)")
+    history.add_argument("--limit", type=int, default=50, metavar="N", help="at most the last N changes (default: 50)")
+    _add_filters(history)
+
+    status = command(
+        "status",
+        _status,
+        "tell whether all is well with the extension",
+        "Print the state of the extension: versions, triggers, log, queue.  Ends with 6 when something is wrong.",
+    )
+    status.add_argument("--json", action="store_true", help="one JSON object")
+
+    check = command(
+        "check",
+        _check,
+        "change the schema and see that the notices come",
+        "Create, alter and drop a table of its own in one transaction and expect the three notices.  Nothing is\n"
+        "left behind.  The result is one JSON object on stdout.",
+    )
     check.add_argument("--all-databases", action="store_true", help="check every database of the server")
     check.add_argument("--json", action="store_true", help="no words on stderr when all is well, only the JSON")
-    check.set_defaults(run=_check)
     return parser
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    for option, dest, what in (
+        ("--schema", "schemas", "changes of an object in this schema"),
+        ("--kind", "kinds", "changes of an object of this kind: table, index, …"),
+        ("--tag", "tags", "this command: 'CREATE TABLE', 'ALTER *', …"),
+    ):
+        parser.add_argument(
+            option, dest=dest, action="append", default=[], metavar="PATTERN", help=f"only {what}; repeat for several"
+        )
 
 
 def _add_connection_options(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +152,14 @@ def _add_connection_options(parser: argparse.ArgumentParser) -> None:
         "connection", "What is not given comes from PGHOST, PGUSER, PGPASSWORD, PGSERVICE and the like."
     )
     group.add_argument("url", nargs="?", default="", metavar="URL", help="postgresql://… or key=value words")
+    group.add_argument("--stack", metavar="NAME", help="take URL, host and container from this Pulumi stack's outputs")
+    group.add_argument(
+        "--database",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="this database (with --stack: its key there); check takes several",
+    )
     group.add_argument("--container", metavar="NAME", help="go to this Docker container's own address")
     group.add_argument(
         "--ssh",
@@ -88,27 +180,221 @@ def _add_connection_options(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def _connection(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The connection parameters that the options stand for, `conninfo` among them."""
-    parameters: dict[str, Any] = {"conninfo": options.url}
-    if options.password_stdin:
-        parameters["password"] = sys.stdin.readline().rstrip("\r\n")
-    if options.container is None:
-        if options.host is not None:
-            raise SchemaChangesError("--ssh needs --container: the container whose address is asked for on that host.")
-        yield parameters
-        return
-    from psycopg.conninfo import conninfo_to_dict
+def _connection(options: argparse.Namespace, name: str | None = None) -> Iterator[tuple[str, Route | None]]:
+    """The connection string that the options stand for, and the way to the container if there is one.
 
+    name: another database of the server.
+    """
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    url, host, container = options.url, options.host, options.container
+    if options.stack is not None:
+        url, host, container = _from_stack(options)
+    elif name is not None:
+        url = make_conninfo(url, dbname=name)
+    if options.password_stdin:
+        url = make_conninfo(url, password=options.password)
+    if container is None:
+        if host is not None:
+            raise SchemaChangesError("--ssh needs --container: the container whose address is asked for on that host.")
+        yield url, None
+        return
     from .route import Route
 
-    port = int(conninfo_to_dict(options.url).get("port") or os.environ.get("PGPORT") or 5432)
-    with Route(options.container, options.host, options.ssh_option, port, options.timeout) as route:
+    port = int(conninfo_to_dict(url).get("port") or os.environ.get("PGPORT") or 5432)
+    with Route(container, host, options.ssh_option, port, options.timeout) as route:
         try:
-            yield {**parameters, **route.parameters}
+            yield url, route
         except SchemaChangesError as error:
             reason = route.why()
-            raise type(error)(f"{error} ({route.name}: {reason})" if reason else f"{error} ({route.name})") from error
+            raise type(error)(f"{error} ({route.name}{': ' + reason if reason else ''})") from error
+
+
+def _from_stack(options: argparse.Namespace) -> tuple[str, str | None, str]:
+    """URL, host and container of one database of a Pulumi stack, from its outputs `databases` and `urls`."""
+    import subprocess
+
+    command = ["pulumi", "stack", "output", "--json", "--show-secrets", "--stack", options.stack]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise SchemaChangesError("--stack needs the pulumi program, which is not on the PATH.") from error
+    if done.returncode != 0:
+        raise SchemaChangesError(f"Cannot read the outputs of stack {options.stack!r}: {' '.join(done.stderr.split())}")
+    outputs = json.loads(done.stdout)
+    databases = outputs.get("databases") or {}
+    keys = options.database or list(databases)
+    if len(keys) != 1 or keys[0] not in databases:
+        known = ", ".join(databases) or "none"
+        raise SchemaChangesError(f"Stack {options.stack!r} has these databases: {known}; choose one with --database.")
+    database = databases[keys[0]]
+    return outputs["urls"][keys[0]], options.host or database.get("host"), database["container_name"]
+
+
+@contextlib.contextmanager
+def _session(options: argparse.Namespace) -> Iterator[tuple[psycopg.Connection, str]]:
+    """One plain connection, and its database in words."""
+    import psycopg
+
+    from .errors import connection_error, describe
+
+    with _connection(options, _only_database(options)) as (url, route):
+        where = describe(url)
+        try:
+            parameters: dict[str, Any] = {"connect_timeout": max(2, round(options.timeout)), "application_name": "schema-changes"}
+            if route is not None:
+                parameters |= route.parameters
+            connection = psycopg.connect(url, autocommit=True, **parameters)
+        except psycopg.OperationalError as error:
+            raise connection_error(error, where) from error
+        with contextlib.closing(connection):
+            yield connection, where
+
+
+def _only_database(options: argparse.Namespace) -> str | None:
+    if len(options.database) > 1:
+        raise SchemaChangesError("One --database at a time: only check takes several.")
+    return options.database[0] if options.database else None
+
+
+def _listen(options: argparse.Namespace) -> int:
+    import logging
+
+    from .cursor import FileCursorStore
+    from .listener import ListenOptions, listen_batches_sync, listen_sync
+
+    logging.basicConfig(level=logging.INFO, format="schema-changes: %(message)s")
+    if options.no_catch_up and (options.since or options.cursor_file):
+        raise SchemaChangesError("--no-catch-up has no cursor: leave out --since and --cursor-file.")
+    write = _json_line if options.json or options.exec or not sys.stdout.isatty() else _readable
+    with _connection(options, _only_database(options)) as (url, route):
+        wanted: ListenOptions = {
+            "cursor": options.since,
+            "store": FileCursorStore(options.cursor_file) if options.cursor_file else None,
+            "schemas": options.schemas,
+            "kinds": options.kinds,
+            "tags": options.tags,
+            "verify": options.verify,
+            "catch_up": not options.no_catch_up,
+            "route": route,
+        }
+        if options.exec is None:
+            with contextlib.closing(listen_sync(url, **wanted)) as events:
+                for event in events:
+                    print(write(event), flush=True)
+        else:
+            with contextlib.closing(listen_batches_sync(url, quiet=options.quiet_ms / 1000, **wanted)) as batches:
+                for batch in batches:
+                    _run(options.exec, batch)
+    return 0
+
+
+def _run(command: str, batch: Batch) -> None:
+    import subprocess
+
+    lines = "".join(_json_line(event) + "\n" for event in batch.events)
+    # by the shell, as the user wrote it; nothing from the database is in the command line
+    done = subprocess.run(["sh", "-c", command], input=lines, text=True, check=False)
+    if done.returncode != 0:
+        raise SchemaChangesError(f"The command {command!r} failed with {done.returncode}; the cursor stays before its changes.")
+
+
+def _history(options: argparse.Namespace) -> int:
+    import psycopg
+
+    from .errors import NotInstalled, NotPermitted
+    from .event import LOG_COLUMNS, Reset, from_log_row
+    from .listener import wanted
+
+    write = _json_line if options.json or not sys.stdout.isatty() else _readable
+    with _session(options) as (connection, where):
+        try:
+            if options.since is None:
+                rows = connection.execute(
+                    f"SELECT {LOG_COLUMNS} FROM schema_notifications.log AS l ORDER BY l.txid DESC, id DESC LIMIT %s",  # noqa: S608
+                    [options.limit],
+                ).fetchall()
+                rows.sort()
+            else:
+                *changes, (kind, cursor, *_, reason, _) = connection.execute(
+                    f"SELECT kind, cursor, {LOG_COLUMNS} FROM schema_notifications.changes_since(%s)",  # noqa: S608
+                    [options.since],
+                ).fetchall()
+                rows = [row[2:] for row in changes][-options.limit :]
+                if kind == "reset":
+                    print(write(Reset(reason, cursor)))
+        except psycopg.errors.InsufficientPrivilege as error:
+            role = connection.info.user
+            raise NotPermitted(
+                f"Role {role!r} may not read the log of {where}: as its owner, run GRANT USAGE ON SCHEMA schema_notifications "
+                f"TO {role} and GRANT SELECT ON schema_notifications.log TO {role} (with --since: EXECUTE ON FUNCTION "
+                "schema_notifications.changes_since)."
+            ) from error
+        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
+            raise NotInstalled(f"The extension schema_notifications is not installed in {where}.") from error
+        for row in rows:
+            change = from_log_row(row, database=connection.info.dbname)
+            if wanted(change, schemas=options.schemas, kinds=options.kinds, tags=options.tags):
+                print(write(change))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    import psycopg
+
+    from .errors import NotInstalled, NotPermitted, Unhealthy
+
+    with _session(options) as (connection, where):
+        try:
+            cursor = connection.execute("SELECT * FROM schema_notifications.status()")
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise NotPermitted(
+                f"Role {connection.info.user!r} may not see the status of {where}: GRANT pg_monitor TO it, or ask as the owner."
+            ) from error
+        except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
+            raise NotInstalled(f"The extension schema_notifications is not installed in {where}.") from error
+        (row,) = cursor
+        state = dict(zip((column.name for column in cursor.description or ()), row, strict=True))
+    if options.json:
+        print(json.dumps(state, default=str))
+    else:
+        for name, value in state.items():
+            print(f"{name.replace('_', ' '):20} {'–' if value is None else value}")
+    return 0 if state["healthy"] else Unhealthy.exit_code
+
+
+def _json_line(event: SchemaChange | Reset) -> str:
+    from .event import Reset
+
+    if isinstance(event, Reset):
+        return json.dumps({"type": "reset", "reason": event.reason, "cursor": event.cursor})
+    fields = json.loads(event.raw)
+    if event.cursor is not None:
+        fields["cursor"] = event.cursor
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _readable(event: SchemaChange | Reset) -> str:
+    from .event import Reset
+
+    if isinstance(event, Reset):
+        return _coloured(f"RESET: {event.reason}; read the schema again", "31;1")
+    signs = {"created": ("+", "32"), "altered": ("~", "33"), "dropped": ("-", "31")}
+    shown = [
+        _coloured(f"{signs.get(item.action, ('?', '0'))[0]} {item.kind} {item.identity}", signs.get(item.action, ("?", "0"))[1])
+        for item in event.objects[:8]
+    ]
+    if len(event.objects) > 8:
+        shown.append(f"… {len(event.objects) - 8} more")
+    time_of_day = event.timestamp.astimezone().strftime("%H:%M:%S.%f")[:-3]
+    who = _coloured(f"  by {event.user}", "2") if event.user else ""
+    return f"{_coloured(time_of_day, '2')}  {_coloured(f'{event.tag:<16}', '1')}  {'  '.join(shown)}{who}"
+
+
+def _coloured(text: str, code: str) -> str:
+    # names are chosen by users: no control sequence of theirs may reach the terminal
+    text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return text if os.environ.get("NO_COLOR") else f"\033[{code}m{text}\033[0m"
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -117,30 +403,34 @@ def _check(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     code = 0
     results: list[dict[str, Any]] = []
+
+    def failed(error: SchemaChangesError, name: str | None) -> None:
+        nonlocal code
+        # the others are checked all the same; the first failure gives the exit code
+        code = code or error.exit_code
+        print(f"schema-changes: {error}", file=sys.stderr)
+        results.append({"ok": False, "database": name, "error": str(error), "exit_code": error.exit_code})
+
     try:
-        with _connection(options) as parameters:
-            names = options.database
-            if options.all_databases:
-                names = databases(timeout=options.timeout, **parameters)
-            for name in names or [None]:
-                if name is not None:
-                    parameters["dbname"] = name
+        with _connection(options) as (url, route):
+            parameters: dict[str, Any] = {**(route.parameters if route else {}), "timeout": options.timeout}
+            names: list[str | None] = [None]
+            if options.stack is None and (options.all_databases or options.database):
+                names = [*(databases(url, **parameters) if options.all_databases else options.database)]
+            for name in names:
                 try:
-                    result = check(timeout=options.timeout, **parameters)
+                    result = check(url, **parameters if name is None else {**parameters, "dbname": name})
                 except SchemaChangesError as error:
-                    # the others are checked all the same; the first failure gives the exit code
-                    code = code or error.exit_code
-                    print(f"schema-changes: {error}", file=sys.stderr)
-                    results.append({"ok": False, "database": name, "error": str(error), "exit_code": error.exit_code})
+                    if len(names) == 1:
+                        raise
+                    failed(error, name)
                     continue
                 results.append(result.as_dict())
                 if not options.json:
                     came = ", ".join(f"{notice['tag']} ({notice['ms']:g} ms)" for notice in result.notices)
                     print(f"{result.database}: heard {came}", file=sys.stderr)
     except SchemaChangesError as error:
-        code = error.exit_code
-        print(f"schema-changes: {error}", file=sys.stderr)
-        results.append({"ok": False, "database": None, "error": str(error), "exit_code": code})
+        failed(error, None)
     if options.all_databases or len(options.database) > 1:
         elapsed = round((time.perf_counter() - started) * 1000, 2)
         print(json.dumps({"ok": code == 0, "ms": elapsed, "databases": results}))

@@ -70,7 +70,7 @@ class CursorStore(Protocol):
         """Keep this cursor instead of the former."""
 
 
-class FileStore:
+class FileCursorStore:
     """Keeps the cursor in a file, which is replaced as a whole: a reader never sees half of one.
 
     A process that is killed loses nothing.  After a power cut the file may hold an older cursor, and changes come
@@ -100,7 +100,7 @@ class FileStore:
             raise
 
 
-class TableStore:
+class TableCursorStore:
     """Keeps the cursor in a row of a table, in any database: `name` tells listeners apart.
 
     The table is created where it is missing.  An application that keeps its own state in that database does better to

@@ -1,6 +1,6 @@
 """Listen without missing a change.
 
-    async for change in listen("postgresql://app@db/app", store=FileStore("app.cursor")):
+    async for change in listen("postgresql://app@db/app", store=FileCursorStore("app.cursor")):
         if isinstance(change, Reset):
             await read_the_whole_schema()
         else:
@@ -26,7 +26,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Generator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -105,7 +105,7 @@ class Batch:
         return self.events[-1].cursor
 
 
-async def listen(conninfo: str = "", **options: Unpack[ListenOptions]) -> AsyncIterator[SchemaChange | Reset]:
+async def listen(conninfo: str = "", **options: Unpack[ListenOptions]) -> AsyncGenerator[SchemaChange | Reset, None]:
     """Yield each committed schema change of the database, once, for ever; and a `Reset` where the server cannot.
 
     conninfo: as for `psycopg.connect`; what it leaves out comes from the PG* variables.
@@ -123,7 +123,7 @@ async def listen(conninfo: str = "", **options: Unpack[ListenOptions]) -> AsyncI
 
 async def listen_batches(
     conninfo: str = "", *, quiet: float = 0.2, longest: float = 5, **options: Unpack[ListenOptions]
-) -> AsyncIterator[Batch]:
+) -> AsyncGenerator[Batch, None]:
     """As `listen`, a burst of changes (a migration) as one `Batch`: it ends after `quiet` seconds without a change.
 
     longest: seconds after which a batch ends even so.  With a store, the cursor is saved once a batch is handled.
@@ -141,19 +141,19 @@ async def listen_batches(
             yield Batch(tuple(events))
 
 
-def listen_sync(conninfo: str = "", **options: Unpack[ListenOptions]) -> Iterator[SchemaChange | Reset]:
+def listen_sync(conninfo: str = "", **options: Unpack[ListenOptions]) -> Generator[SchemaChange | Reset, None, None]:
     """`listen` for programs without asyncio: a plain iterator.  A thread keeps the connection alive between events."""
     return _iterate(listen(conninfo, **options))
 
 
 def listen_batches_sync(
     conninfo: str = "", *, quiet: float = 0.2, longest: float = 5, **options: Unpack[ListenOptions]
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """`listen_batches` for programs without asyncio."""
     return _iterate(listen_batches(conninfo, quiet=quiet, longest=longest, **options))
 
 
-def _iterate(events: AsyncIterator[_Event]) -> Iterator[_Event]:
+def _iterate(events: AsyncGenerator[_Event, None]) -> Generator[_Event, None, None]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="schema_changes", daemon=True)
     thread.start()
@@ -170,6 +170,18 @@ def _iterate(events: AsyncIterator[_Event]) -> Iterator[_Event]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
+
+
+def wanted(change: SchemaChange, *, schemas: Collection[str] = (), kinds: Collection[str] = (), tags: Collection[str] = ()) -> bool:
+    """Whether a change passes the filters; one whose objects are unknown passes those by schema and kind."""
+    if tags and not _matches(change.tag.upper(), [tag.upper() for tag in tags]):
+        return False
+    if not (schemas or kinds) or change.truncated:
+        return True
+    return any(
+        (not schemas or _matches(item.schema or "", schemas)) and (not kinds or _matches(item.kind, kinds))
+        for item in change.objects
+    )
 
 
 @contextlib.asynccontextmanager
@@ -206,6 +218,7 @@ class _Feed:
         self._conninfo = conninfo
         self._options = options
         self._route = options.get("route")
+        self._schemas, self._kinds, self._tags = options.get("schemas", ()), options.get("kinds", ()), options.get("tags", ())
         self._catch_up = options.get("catch_up", True)
         self._verify = options.get("verify", False)
         self._heartbeat = options.get("heartbeat", 5.0)
@@ -220,20 +233,6 @@ class _Feed:
         if self._verify and not self._catch_up:
             raise SchemaChangesError("verify=True asks the log, which catch_up=False does without: choose one of them.")
 
-    def wants(self, event: SchemaChange | Reset) -> bool:
-        """Whether the filters let it through."""
-        if isinstance(event, Reset):
-            return True
-        tags, schemas, kinds = self._options.get("tags"), self._options.get("schemas"), self._options.get("kinds")
-        if tags and not _matches(event.tag.upper(), [tag.upper() for tag in tags]):
-            return False
-        if not (schemas or kinds) or event.truncated:
-            return True
-        return any(
-            (not schemas or _matches(item.schema or "", schemas)) and (not kinds or _matches(item.kind, kinds))
-            for item in event.objects
-        )
-
     async def next(self, within: float | None = None, handled: bool = True) -> SchemaChange | Reset | None:
         """The next event, or None after `within` seconds.
 
@@ -247,7 +246,7 @@ class _Feed:
                     while self.ready:
                         event = self.ready.popleft()
                         self._taken = event.cursor
-                        if self.wants(event):
+                        if isinstance(event, Reset) or wanted(event, schemas=self._schemas, kinds=self._kinds, tags=self._tags):
                             return event
                     if self.task.done():
                         self.task.result()
@@ -295,8 +294,7 @@ class _Feed:
                 if self._sessions and not self._catch_up:
                     self._deliver(Reset("the connection was lost, and what happened meanwhile was not asked for"))
                 self._sessions += 1
-                if self._sessions > 1:
-                    _log.warning("Listening again to %s.", where)
+                _log.info("Listening to %s.", where)
                 while True:
                     await self._turn(connection)
             except psycopg.errors.InsufficientPrivilege as error:
@@ -512,12 +510,12 @@ def _matches(value: str, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(value, pattern) for pattern in patterns)
 
 
-async def _next(events: AsyncIterator[_Event], turn: asyncio.Lock) -> _Event:
+async def _next(events: AsyncGenerator[_Event, None], turn: asyncio.Lock) -> _Event:
     async with turn:
         return await anext(events)
 
 
-async def _end(events: AsyncIterator[Any], turn: asyncio.Lock) -> None:
+async def _end(events: AsyncGenerator[Any, None], turn: asyncio.Lock) -> None:
     async with turn:
-        await events.aclose()  # type: ignore[attr-defined]
+        await events.aclose()
     await asyncio.get_running_loop().shutdown_default_executor()
