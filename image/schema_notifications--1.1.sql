@@ -2,12 +2,13 @@
 
 -- Schema-change notifications: every DDL command writes one row to a log and sends one notice on the channel
 -- schema_changed, in the transaction of the command. Reads top to bottom as a change travels:
---   1. what is kept      2. the trigger function      3. the event triggers
---   4. changes_since(): what a reader missed          5. status(): is all well?          6. who may do what
+--   1. what is kept                                  2. what has changed, and how a notice tells it
+--   3. the trigger functions                         4. the event triggers
+--   5. changes_since(): what a reader missed         6. status(): is all well?         7. who may do what
 --
--- Three rules hold throughout. The user's DDL never fails because of this code. It runs as the superuser who
--- installed it, so search_path is pinned and nothing a user wrote is ever executed. It is on the path of every DDL
--- command, so what is done per command is measured (make bench).
+-- Three rules hold throughout. The user's DDL never fails because of this code. The code runs as the superuser who
+-- installed it, so no name in it is ever looked up in a schema of the user's choice. It is on the path of every DDL
+-- command, so each thing that is done there has been measured (docs/benchmarks.md).
 
 ------------------------------------------------------------------------------------------------------------------------
 -- 1. What is kept
@@ -15,43 +16,268 @@
 
 CREATE SCHEMA schema_notifications;
 
+CREATE SEQUENCE schema_notifications.log_id_seq;
+
 -- One row per DDL command, written by the transaction of the command: rolled back with it, committed with it.
 CREATE TABLE schema_notifications.log (
-    id          bigint      NOT NULL,     -- order of execution; commit order may differ, and rollbacks leave gaps
-    txid        xid8        NOT NULL,     -- the top-level transaction
-    changed_at  timestamptz NOT NULL,
-    user_name   name        NOT NULL,     -- the session's user, or the role it had SET
+    -- In order of execution. Commit order may differ, and a rollback leaves a gap.
+    id          bigint      NOT NULL DEFAULT nextval('schema_notifications.log_id_seq'),
+    txid        xid8        NOT NULL DEFAULT pg_current_xact_id(),
+    changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Who ran it: the session's user, or the role it has SET. (current_user is the owner of the trigger function.)
+    user_name   name        NOT NULL DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user
+                                             ELSE current_setting('role')::name END,
     tag         text        NOT NULL,
-    objects     jsonb       NOT NULL,     -- [{"action", "kind", "schema", "identity"}, …]
+    objects     jsonb       NOT NULL,     -- [{"action": …, "kind": …, "schema": …, "identity": …}, …]
     -- The one index: changes_since() and retention read by transaction.
     PRIMARY KEY (txid, id)
 );
-CREATE SEQUENCE schema_notifications.log_id_seq OWNED BY schema_notifications.log.id;
+ALTER SEQUENCE schema_notifications.log_id_seq OWNED BY schema_notifications.log.id;
 
--- How many changes could not be announced in full. A sequence, because it survives the rollback of what failed.
+-- How many changes were not logged or not announced. A sequence, because it survives the rollback of what failed.
 CREATE SEQUENCE schema_notifications.losses;
 
 -- What one event trigger leaves for the next within one command: the drops of an ALTER (sql_drop comes before
--- ddl_command_end), and the mark of a running CREATE/ALTER EXTENSION (objects IS NULL). A setting tells that there is
--- something here, so other commands need not look; a table holds it, because any user can set a setting.
+-- ddl_command_end), and the mark of a running CREATE/ALTER EXTENSION (objects IS NULL). The transaction-local setting
+-- schema_notifications.unfinished tells that there is something here, so other commands need not look; but any user
+-- can set a setting, so what counts is here.
 CREATE UNLOGGED TABLE schema_notifications.unfinished (
-    txid     xid8 NOT NULL,
+    txid     xid8 NOT NULL DEFAULT pg_current_xact_id(),
     objects  jsonb
 );
 
--- One row. All log rows with txid <= horizon may have been pruned (or were never written: before the installation).
+-- One row. All log rows with txid <= horizon may be gone: pruned, or never written, being from before the installation.
 CREATE TABLE schema_notifications.state (
     horizon      xid8 NOT NULL,
     fingerprint  text NOT NULL            -- of this extension's functions, as installed
 );
 
 ------------------------------------------------------------------------------------------------------------------------
--- 2. The trigger function
+-- 2. What has changed, and how a notice tells it
 ------------------------------------------------------------------------------------------------------------------------
+
+-- What the DDL command that fires ddl_command_end has created or altered: one row, or none if nothing. Left out are
+-- temporary objects, also those that have no schema of their own (a trigger on a temporary table), and the members of an
+-- extension whose script runs.
+CREATE VIEW schema_notifications.created_or_altered AS
+    SELECT jsonb_agg(jsonb_build_object(
+               'action', CASE WHEN command_tag LIKE 'CREATE %' OR command_tag = 'SELECT INTO' THEN 'created' ELSE 'altered' END,
+               'kind', lower(object_type), 'schema', schema_name, 'identity', object_identity)) AS objects
+      FROM pg_event_trigger_ddl_commands()
+     WHERE NOT in_extension
+       AND schema_name IS DISTINCT FROM 'pg_temp'
+       AND NOT (schema_name IS NULL
+                AND classid IN ('pg_trigger'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass)
+                AND (pg_identify_object_as_address(classid, objid, 0)).object_names[1] = 'pg_temp')
+    HAVING count(*) > 0;
+
+-- What the DDL command that fires sql_drop has dropped, likewise: what it named (original) and what depended on that
+-- (normal), without the inner parts of these.
+CREATE VIEW schema_notifications.dropped AS
+    SELECT jsonb_agg(jsonb_build_object(
+               'action', 'dropped', 'kind', object_type, 'schema', schema_name, 'identity', object_identity)) AS objects
+      FROM pg_event_trigger_dropped_objects()
+     WHERE (original OR normal)
+       AND NOT is_temporary
+       AND NOT (schema_name IS NULL AND cardinality(address_names) > 1 AND address_names[1] = 'pg_temp')
+    HAVING count(*) > 0;
+
+-- The notice of a change, as JSON. Without a log row there is no id, without objects "truncated".
+CREATE FUNCTION schema_notifications.payload(id bigint, txid xid8, changed_at timestamptz, user_name name, tag text, objects jsonb)
+RETURNS text LANGUAGE sql STABLE
+RETURN concat('{"type":"ddl_command_end","tag":"', tag,
+              '","timestamp":"', to_char(changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'), '+00"',
+              ',"id":' || id, ',"database":', to_json(current_database()), ',"user":', to_json(user_name),
+              ',"txid":"', txid, '"', coalesce(',"objects":' || objects::text, ',"truncated":true'), '}');
+
+-- The same without its objects. (A quote within a JSON string is escaped, so the first ,"objects": is the key.)
+CREATE FUNCTION schema_notifications.truncated(payload text) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN split_part(payload, ',"objects":', 1) || ',"truncated":true}';
+
+------------------------------------------------------------------------------------------------------------------------
+-- 3. The trigger functions
+------------------------------------------------------------------------------------------------------------------------
+
+-- Logs and announces the DDL command that has just run. Called at ddl_command_end for what was created and altered,
+-- and before that at sql_drop for what was dropped: PostgreSQL tells each only to its own event.
+--
+-- This is the short way, for the usual case; whatever is unusual, or fails, goes the careful way below. It has no
+-- SET search_path, which would cost more than anything else here: PostgreSQL would look up the user's path anew after
+-- each call. Instead every name is qualified, operators too, or was resolved when this file ran (views, defaults,
+-- RETURN functions). tests/sql/test_attacks.py shadows every function, operator and type there is.
+CREATE FUNCTION schema_notifications.notify_schema_change() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER
+AS $$
+DECLARE
+    is_drop  boolean := pg_catalog.starts_with(tg_tag, 'DROP ');
+    log_id   bigint;
+    payload  pg_catalog.text;
+BEGIN
+    IF is_drop AND tg_event OPERATOR(pg_catalog.=) 'ddl_command_end' THEN
+        RETURN;     -- sql_drop has announced it
+    END IF;
+
+    BEGIN
+        IF pg_catalog.concat(pg_catalog.current_setting('schema_notifications.notify', true),
+                             pg_catalog.current_setting('schema_notifications.log', true),
+                             pg_catalog.current_setting('schema_notifications.unfinished', true)) OPERATOR(pg_catalog.<>) ''
+           OR pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.>) 0.9
+           OR NOT is_drop AND tg_event OPERATOR(pg_catalog.=) 'sql_drop' THEN
+            PERFORM schema_notifications.announce_carefully(tg_event, tg_tag);
+            RETURN;
+        END IF;
+
+        IF is_drop THEN
+            INSERT INTO schema_notifications.log AS l (tag, objects)
+            SELECT tg_tag, d.objects FROM schema_notifications.dropped AS d
+            RETURNING l.id, schema_notifications.payload(l.id, l.txid, l.changed_at, l.user_name, l.tag, l.objects)
+                 INTO log_id, payload;
+        ELSE
+            INSERT INTO schema_notifications.log AS l (tag, objects)
+            SELECT tg_tag, c.objects FROM schema_notifications.created_or_altered AS c
+            RETURNING l.id, schema_notifications.payload(l.id, l.txid, l.changed_at, l.user_name, l.tag, l.objects)
+                 INTO log_id, payload;
+        END IF;
+        IF log_id IS NULL THEN
+            RETURN;     -- nothing has changed
+        END IF;
+
+        IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.>) 7999 THEN
+            payload := schema_notifications.truncated(payload);
+        END IF;
+        payload := pg_catalog.pg_notify('schema_changed', payload);     -- an assignment is faster than PERFORM
+
+        IF pg_catalog.mod(log_id, 512) OPERATOR(pg_catalog.=) 0 THEN
+            PERFORM schema_notifications.prune(log_id);
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        -- All of the above is undone. Find out what works.
+        BEGIN
+            PERFORM schema_notifications.announce_carefully(tg_event, tg_tag);
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'schema change "%" was neither logged nor announced: %', tg_tag, sqlerrm;
+        END;
+    END;
+END
+$$;
+
+-- Whether a setting, by default on, was set to a word for off.
+CREATE FUNCTION schema_notifications.is_off(setting_name text) RETURNS boolean LANGUAGE sql STABLE
+RETURN coalesce(lower(current_setting(setting_name, true)), '') IN ('off', 'false', 'no', '0');
+
+-- The same step by step: heeds the settings, brings together what sql_drop and ddl_command_end tell of one command, keeps
+-- quiet about the steps of an extension's script, and when a step fails goes on with the next, warns and counts.
+CREATE FUNCTION schema_notifications.announce_carefully(event text, tag text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+#variable_conflict use_variable
+DECLARE
+    is_drop   boolean := starts_with(tag, 'DROP ');
+    script    boolean := false;       -- an extension's script runs
+    handed    jsonb;                  -- what sql_drop left for ddl_command_end
+    objects   jsonb;
+    logged    schema_notifications.log;
+    payload   text;
+    step      text    := 'what it changed is not known';
+BEGIN
+    BEGIN
+        IF event = 'sql_drop' THEN
+            SELECT d.objects INTO objects FROM schema_notifications.dropped AS d;
+        ELSE
+            SELECT c.objects INTO objects FROM schema_notifications.created_or_altered AS c;
+        END IF;
+
+        IF current_setting('schema_notifications.unfinished', true) = 'on' THEN
+            IF event = 'ddl_command_end' THEN
+                -- What sql_drop left; and at the end of an extension's command its mark.
+                WITH taken AS (
+                    DELETE FROM schema_notifications.unfinished AS u
+                     WHERE u.txid = pg_current_xact_id()
+                       AND (u.objects IS NOT NULL OR tag IN ('CREATE EXTENSION', 'ALTER EXTENSION'))
+                    RETURNING u.objects)
+                SELECT jsonb_agg(object) INTO handed FROM taken, jsonb_array_elements(taken.objects) AS object;
+                objects := coalesce(handed || objects, handed, objects);
+            END IF;
+            script := EXISTS (SELECT FROM schema_notifications.unfinished AS u WHERE u.txid = pg_current_xact_id());
+            IF NOT script THEN
+                PERFORM set_config('schema_notifications.unfinished', '', true);
+            END IF;
+        END IF;
+        IF objects IS NULL OR event = 'sql_drop' AND script THEN
+            RETURN;
+        END IF;
+        IF event = 'sql_drop' AND NOT is_drop THEN
+            INSERT INTO schema_notifications.unfinished (objects) VALUES (objects);
+            PERFORM set_config('schema_notifications.unfinished', 'on', true);
+            RETURN;
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        PERFORM schema_notifications.lose(tag, 'what it changed is not known', sqlerrm);
+    END;
+
+    -- Only the database's owner, or a superuser, can do without the log.
+    IF NOT (schema_notifications.is_off('schema_notifications.log')
+            AND pg_has_role(session_user, (SELECT datdba FROM pg_database WHERE datname = current_database()), 'MEMBER')) THEN
+        BEGIN
+            INSERT INTO schema_notifications.log AS l (tag, objects) VALUES (tag, coalesce(objects, '[]')) RETURNING l.* INTO logged;
+        EXCEPTION WHEN OTHERS THEN
+            PERFORM schema_notifications.lose(tag, 'it was not logged', sqlerrm);
+        END;
+    END IF;
+
+    IF NOT schema_notifications.is_off('schema_notifications.notify') THEN
+        BEGIN
+            IF pg_notification_queue_usage() > 0.9 THEN
+                RAISE EXCEPTION 'the notification queue is full, because a listener sits in a long transaction; pg_stat_activity shows which';
+            END IF;
+            payload := schema_notifications.payload(
+                logged.id, pg_current_xact_id(), coalesce(logged.changed_at, clock_timestamp()),
+                CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END, tag, objects);
+            IF octet_length(payload) > 7999 THEN
+                payload := schema_notifications.truncated(payload);
+            END IF;
+            PERFORM pg_notify('schema_changed', payload);
+        EXCEPTION WHEN OTHERS THEN
+            PERFORM schema_notifications.lose(tag, 'it was not announced', sqlerrm);
+        END;
+    END IF;
+
+    IF logged.id % 512 = 0 THEN
+        BEGIN
+            PERFORM schema_notifications.prune(logged.id);
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'the log of schema changes in database "%" was not pruned: %', current_database(), sqlerrm;
+        END;
+    END IF;
+END
+$$;
+
+-- Warns that a step failed, and counts it.
+CREATE FUNCTION schema_notifications.lose(tag text, step text, reason text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RAISE WARNING 'schema change "%" in database "%" succeeded, but %: %', tag, current_database(), step, reason
+        USING HINT = 'SELECT * FROM schema_notifications.status() tells how the notifications are.';
+    PERFORM nextval('schema_notifications.losses');
+END
+$$;
+
+-- Marks that an extension's script runs, so that what it drops is not announced piece by piece.
+CREATE FUNCTION schema_notifications.mark_extension_script() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    INSERT INTO schema_notifications.unfinished (objects) VALUES (NULL);
+    PERFORM set_config('schema_notifications.unfinished', 'on', true);
+EXCEPTION WHEN OTHERS THEN
+    PERFORM schema_notifications.lose(tg_tag, 'what its script drops will be announced one by one', sqlerrm);
+END
+$$;
 
 -- Retention as configured with ALTER DATABASE … SET or ALTER ROLE ALL SET. The session's own value is not asked: any
 -- user could set it, and so prune the log.
-CREATE FUNCTION schema_notifications.setting(setting_name text, default_value text) RETURNS text
+CREATE FUNCTION schema_notifications.configured(setting_name text, default_value text) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce((
@@ -63,19 +289,19 @@ AS $$
          ORDER BY setdatabase DESC LIMIT 1), default_value)
 $$;
 
--- Removes the oldest rows of the log that retention no longer wants: those at its start, in order of transaction, up
--- to the first that is to be kept. Never waits: one pruner at a time holds the state row, others skip. Rows of
--- transactions that a running one precedes are kept, so a cursor made from now on is never older than the horizon.
+-- Removes from the log what retention no longer wants: the oldest transactions, up to the first that is to be kept, some
+-- thousand rows at most. Never waits: one pruner at a time holds the state row, others skip. What a running transaction
+-- precedes is kept, so no cursor made from now on is older than the horizon.
 CREATE FUNCTION schema_notifications.prune(newest_id bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    oldest_kept timestamptz := now() - schema_notifications.setting('schema_notifications.retention_age', '30 days')::interval;
-    first_id    bigint      := newest_id - schema_notifications.setting('schema_notifications.retention_rows', '100000')::bigint + 1;
+    oldest_kept timestamptz := now() - schema_notifications.configured('schema_notifications.retention_age', '30 days')::interval;
+    first_kept  bigint      := newest_id - schema_notifications.configured('schema_notifications.retention_rows', '100000')::bigint + 1;
     running     xid8        := pg_snapshot_xmin(pg_current_snapshot());
     last_pruned xid8;
 BEGIN
-    -- With REPEATABLE READ and above, a row that another pruner changed would be a serialization failure.
+    -- With REPEATABLE READ and above, a row that another pruner has changed would be a serialization failure.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RETURN;
     END IF;
@@ -84,9 +310,8 @@ BEGIN
         RETURN;
     END IF;
     SELECT max(txid) FILTER (WHERE unwanted) INTO last_pruned
-      FROM (SELECT txid, bool_and(txid < running AND (changed_at < oldest_kept OR id < first_id))
-                         OVER (ORDER BY txid RANGE UNBOUNDED PRECEDING) AS unwanted
-              FROM (SELECT * FROM schema_notifications.log ORDER BY txid LIMIT 1000) AS oldest) AS judged;
+      FROM (SELECT txid, bool_and(txid < running AND (changed_at < oldest_kept OR id < first_kept)) OVER (ORDER BY txid) AS unwanted
+              FROM (SELECT * FROM schema_notifications.log ORDER BY txid LIMIT 2000) AS oldest) AS judged;
     IF last_pruned IS NOT NULL THEN
         DELETE FROM schema_notifications.log WHERE txid <= last_pruned;
         UPDATE schema_notifications.state SET horizon = greatest(horizon, last_pruned);
@@ -94,134 +319,8 @@ BEGIN
 END
 $$;
 
--- Logs and announces the DDL command that has just run. Called at ddl_command_end for what was created and altered,
--- and just before that at sql_drop for what was dropped; PostgreSQL tells each only to its own event.
-CREATE FUNCTION schema_notifications.notify_schema_change() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    now_at    timestamptz := clock_timestamp();
-    pure_drop boolean     := tg_tag LIKE 'DROP %';
-    user_name name        := CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END;
-    changes   jsonb;
-    dropped   jsonb;
-    log_id    bigint;
-    payload   text;
-BEGIN
-    IF pure_drop AND tg_event = 'ddl_command_end' THEN
-        RETURN;     -- sql_drop has announced it
-    END IF;
-
-    BEGIN
-        -- What changed.
-        IF tg_event = 'sql_drop' THEN
-            -- "original OR normal": what was named, and what depended on it, but not its inner parts.
-            SELECT jsonb_agg(jsonb_build_object('action', 'dropped', 'kind', object_type, 'schema', schema_name, 'identity', object_identity))
-              INTO changes
-              FROM pg_event_trigger_dropped_objects()
-             WHERE (original OR normal) AND NOT is_temporary
-               AND NOT (schema_name IS NULL AND cardinality(address_names) > 1 AND address_names[1] = 'pg_temp');
-            IF changes IS NULL THEN
-                RETURN;
-            END IF;
-            IF current_setting('schema_notifications.unfinished', true) = 'on'
-               AND EXISTS (SELECT FROM schema_notifications.unfinished AS u WHERE u.txid = pg_current_xact_id() AND u.objects IS NULL) THEN
-                RETURN;     -- a step of an extension's script
-            END IF;
-            IF NOT pure_drop THEN
-                INSERT INTO schema_notifications.unfinished VALUES (pg_current_xact_id(), changes);
-                PERFORM set_config('schema_notifications.unfinished', 'on', true);
-                RETURN;     -- ddl_command_end follows
-            END IF;
-        ELSE
-            SELECT jsonb_agg(jsonb_build_object(
-                       'action', CASE WHEN command_tag LIKE 'CREATE %' OR command_tag = 'SELECT INTO' THEN 'created' ELSE 'altered' END,
-                       'kind', lower(object_type), 'schema', schema_name, 'identity', object_identity))
-              INTO changes
-              FROM pg_event_trigger_ddl_commands() AS c
-             WHERE NOT in_extension AND schema_name IS DISTINCT FROM 'pg_temp'
-               AND NOT (schema_name IS NULL
-                        AND classid IN ('pg_trigger'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass)
-                        AND (SELECT object_names[1] FROM pg_identify_object_as_address(classid, objid, 0)) = 'pg_temp');
-            IF current_setting('schema_notifications.unfinished', true) = 'on' THEN
-                WITH finished AS (
-                    DELETE FROM schema_notifications.unfinished AS u
-                     WHERE u.txid = pg_current_xact_id()
-                       AND (u.objects IS NOT NULL OR tg_tag IN ('CREATE EXTENSION', 'ALTER EXTENSION'))
-                    RETURNING u.objects)
-                SELECT jsonb_agg(object) INTO dropped FROM finished, jsonb_array_elements(finished.objects) AS object;
-                changes := coalesce(dropped || changes, dropped, changes);
-                IF NOT EXISTS (SELECT FROM schema_notifications.unfinished AS u WHERE u.txid = pg_current_xact_id()) THEN
-                    PERFORM set_config('schema_notifications.unfinished', '', true);
-                END IF;
-            END IF;
-            IF changes IS NULL THEN
-                RETURN;     -- nothing changed, or only what is temporary or part of an extension
-            END IF;
-        END IF;
-
-        -- The log row. Only the database's owner (or a superuser) can do without.
-        IF coalesce(current_setting('schema_notifications.log', true), '') NOT IN ('off', 'false', 'no', '0')
-           OR NOT pg_has_role(session_user, (SELECT datdba FROM pg_database WHERE datname = current_database()), 'MEMBER') THEN
-            log_id := nextval('schema_notifications.log_id_seq');
-            INSERT INTO schema_notifications.log VALUES (log_id, pg_current_xact_id(), now_at, user_name, tg_tag, changes);
-        END IF;
-    EXCEPTION WHEN OTHERS THEN
-        log_id := NULL;
-        RAISE WARNING 'schema change "%" in database "%" was not logged: %', tg_tag, current_database(), sqlerrm
-            USING HINT = 'The command itself succeeded. SELECT * FROM schema_notifications.status() tells the state of the feed.';
-        PERFORM nextval('schema_notifications.losses');
-    END;
-
-    -- The notice.
-    IF coalesce(current_setting('schema_notifications.notify', true), '') NOT IN ('off', 'false', 'no', '0') THEN
-        BEGIN
-            payload := '{"type":"ddl_command_end","tag":"' || tg_tag
-                || '","timestamp":"' || to_char(now_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS"+00"')
-                || coalesce('","id":' || log_id, '"') || ',"database":' || to_json(current_database())::text
-                || ',"user":' || to_json(user_name)::text || ',"txid":"' || pg_current_xact_id()::text || '"';
-            IF octet_length(payload) + coalesce(octet_length(changes::text), 8000) > 7999 - length(',"objects":}') THEN
-                payload := payload || ',"truncated":true}';
-            ELSE
-                payload := payload || ',"objects":' || changes::text || '}';
-            END IF;
-            IF pg_notification_queue_usage() > 0.9 THEN
-                RAISE EXCEPTION 'the notification queue is full'
-                    USING HINT = 'A listener sits in a long transaction: see pg_stat_activity for its backend_xmin.';
-            END IF;
-            PERFORM pg_notify('schema_changed', payload);
-        EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'schema change "%" in database "%" was not announced: %', tg_tag, current_database(), sqlerrm
-                USING HINT = 'The command itself succeeded. SELECT * FROM schema_notifications.status() tells the state of the feed.';
-            PERFORM nextval('schema_notifications.losses');
-        END;
-    END IF;
-
-    -- Retention, in passing.
-    IF log_id % 128 = 0 THEN
-        BEGIN
-            PERFORM schema_notifications.prune(log_id);
-        EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'the log of schema changes in database "%" was not pruned: %', current_database(), sqlerrm;
-        END;
-    END IF;
-END
-$$;
-
--- Marks that an extension's script runs, so that what it drops is not announced piece by piece.
-CREATE FUNCTION schema_notifications.mark_extension_script() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-BEGIN
-    INSERT INTO schema_notifications.unfinished VALUES (pg_current_xact_id(), NULL);
-    PERFORM set_config('schema_notifications.unfinished', 'on', true);
-EXCEPTION WHEN OTHERS THEN
-    RAISE WARNING 'the objects that "%" drops in database "%" will be announced one by one: %', tg_tag, current_database(), sqlerrm;
-END
-$$;
-
 ------------------------------------------------------------------------------------------------------------------------
--- 3. The event triggers
+-- 4. The event triggers
 ------------------------------------------------------------------------------------------------------------------------
 
 CREATE EVENT TRIGGER schema_notifications_ddl_command_end ON ddl_command_end
@@ -238,7 +337,7 @@ ALTER EVENT TRIGGER schema_notifications_sql_drop ENABLE ALWAYS;
 ALTER EVENT TRIGGER schema_notifications_extension_start ENABLE ALWAYS;
 
 ------------------------------------------------------------------------------------------------------------------------
--- 4. What a reader missed
+-- 5. What a reader missed
 ------------------------------------------------------------------------------------------------------------------------
 
 -- A cursor says which transactions a reader has seen, and where:
@@ -346,14 +445,14 @@ END
 $$;
 
 ------------------------------------------------------------------------------------------------------------------------
--- 5. Is all well?
+-- 6. Is all well?
 ------------------------------------------------------------------------------------------------------------------------
 
 -- A digest of this extension's functions, to notice when one was altered.
 CREATE FUNCTION schema_notifications.fingerprint() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT md5(string_agg(concat_ws('|', proname, prosrc, prosecdef, proconfig), E'\n' ORDER BY proname))
+    SELECT md5(string_agg(concat_ws('|', proname, prosrc, pg_get_function_sqlbody(oid), prosecdef, proconfig), E'\n' ORDER BY proname))
       FROM pg_proc WHERE pronamespace = 'schema_notifications'::regnamespace
 $$;
 
@@ -402,7 +501,7 @@ END
 $$;
 
 ------------------------------------------------------------------------------------------------------------------------
--- 6. Who may do what
+-- 7. Who may do what
 ------------------------------------------------------------------------------------------------------------------------
 
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA schema_notifications FROM PUBLIC;
