@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import IO, Any, ClassVar, cast
 
 from protocol import (
     ARCHIVE,
@@ -47,8 +48,8 @@ LOGGING = {
 _running: set[subprocess.Popen[bytes]] = set()
 
 
-def run(call: Call, argv: list[str], shown: str, inputs: Values, extra_env: Values, directory: str | None = None) -> Values:
-    """Runs a command to its end and returns its stdout and stderr; raises with all its output when it fails."""
+def run(call: Call, argv: list[str], shown: str, inputs: Values, extra_env: Values) -> Values:
+    """Runs a command, `shown` in its error, to its end and returns its stdout and stderr; raises with all its output when it fails."""
     show_stdout, show_stderr = LOGGING[inputs.get("logging")]
     both: list[bytes] = []
     process = subprocess.Popen(  # with a process group of its own, so that `cancel` ends its children as well
@@ -57,7 +58,7 @@ def run(call: Call, argv: list[str], shown: str, inputs: Values, extra_env: Valu
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | extra_env,
-        cwd=directory,
+        cwd=inputs.get("dir"),
         start_new_session=True,
     )
     _running.add(process)
@@ -77,12 +78,8 @@ def run(call: Call, argv: list[str], shown: str, inputs: Values, extra_env: Valu
 
 def feed(process: subprocess.Popen[bytes], data: bytes) -> None:
     """Gives a process its standard input; one that ends without having read it all does no wrong."""
-    assert process.stdin is not None
-    try:
-        process.stdin.write(data)
-        process.stdin.close()
-    except BrokenPipeError:
-        pass
+    with contextlib.suppress(BrokenPipeError), cast(IO[bytes], process.stdin) as stdin:
+        stdin.write(data)
 
 
 def previous_output(inputs: Values, state: Values) -> Values:
@@ -142,7 +139,7 @@ class LocalCommand(Command):
 
     def run(self, call: Call, command: str, inputs: Values, previous: Values) -> Values:
         interpreter = inputs.get("interpreter") or ["/bin/sh", "-c"]
-        return run(call, [*interpreter, command], command, inputs, (inputs.get("environment") or {}) | previous, inputs.get("dir"))
+        return run(call, [*interpreter, command], command, inputs, (inputs.get("environment") or {}) | previous)
 
 
 def with_defaults(inputs: Values) -> Values:
@@ -206,14 +203,16 @@ class CopyToRemote(Resource):
         pass  # the copy stays where it is, as with the official plugin
 
     def copy(self, call: Call, inputs: Values) -> None:
-        """Text goes to a file; a file to a file, or into a folder; a folder into a folder, its contents alone when the path ends in `/`."""
+        """Text goes to a file, a file to a file or into a folder, a folder into a folder: only its contents when its path ends in `/`."""
         source, target = inputs["source"], inputs["remotePath"]
         path = source.get("path")
         refused = f"echo {shlex.quote(f'remote path {target} is there and of another kind')} >&2; exit 1"
         with tempfile.TemporaryFile() as content:
             if path is not None and Path(path).is_dir():
                 folder = shlex.quote(target if path.endswith("/") else f"{target}/{Path(path).name}")
-                script = f'folder={folder}; if [ -e "$folder" ] && [ ! -d "$folder" ]; then {refused}; fi; mkdir -p "$folder" && tar -xof - -C "$folder"'
+                script = (
+                    f'to={folder}; if [ -e "$to" ] && [ ! -d "$to" ]; then {refused}; fi; mkdir -p "$to" && tar -xof - -C "$to"'
+                )
                 with tarfile.open(fileobj=content, mode="w", dereference=True) as archive:
                     archive.add(path, ".", filter=without_owner_and_mode)
             else:
@@ -293,7 +292,7 @@ class SshConnection:
             "ControlMaster": "yes",
             "ControlPath": self._socket,
             "ControlPersist": 60,  # seconds without a command, after which it closes even if this plugin was killed
-            "GlobalKnownHostsFile": "none",
+            "GlobalKnownHostsFile": "/dev/null",
             "HostName": settings["host"],
             "Port": settings["port"],
             "ServerAliveInterval": 15,
@@ -312,7 +311,7 @@ class SshConnection:
                 "HostKeyAlgorithms": algorithms,
             }
         else:
-            options |= {"UserKnownHostsFile": "none", "StrictHostKeyChecking": "no", "LogLevel": "ERROR"}
+            options |= {"UserKnownHostsFile": "/dev/null", "StrictHostKeyChecking": "no", "LogLevel": "ERROR"}
         if settings.get("agentSocketPath"):
             options["IdentityAgent"] = settings["agentSocketPath"]
         if settings.get("privateKey"):

@@ -46,7 +46,8 @@ class SshStream(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock, theirs = socket.socketpair()
-        self.errors = tempfile.TemporaryFile()  # no pipe: a shared ssh connection in the background would hold it open
+        # No pipe, which a shared ssh connection in the background would hold open.
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115
         with theirs:
             self.process = subprocess.Popen(
                 self.argv, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=self.errors, start_new_session=True
@@ -54,7 +55,7 @@ class SshStream(http.client.HTTPConnection):
 
     def why(self) -> str:
         """What `ssh` said, after the stream broke."""
-        self.sock.close()
+        self.close()
         self.process.wait()
         self.errors.seek(0)
         said = " ".join(self.errors.read().decode(errors="replace").split())
@@ -102,7 +103,7 @@ class DockerEngine:
             try:
                 yield connection
             except (OSError, http.client.HTTPException) as error:
-                why = connection.why() if isinstance(connection, SshStream) and connection.sock else f"{self.host}: {error}"
+                why = connection.why() if isinstance(connection, SshStream) else f"{self.host}: {error}"
                 raise RuntimeError(f"the Docker engine cannot be reached: {why}") from error
             self._idle.put(connection)
 
@@ -422,9 +423,8 @@ class Container(DockerResource):
             if state["Health"]["Status"] == "healthy":
                 return
             if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"it was not healthy within {inputs.get('waitTimeout', 60)} s (its state: {state['Status']}, {state['Health']['Status']})"
-                )
+                seen = f"{state['Status']}, {state['Health']['Status']}"
+                raise RuntimeError(f"it was not healthy within {inputs.get('waitTimeout', 60)} s (its state: {seen})")
             time.sleep(0.2)
 
     def state(self, container: Values, inputs: Values) -> Values:
@@ -618,7 +618,7 @@ class DockerPlugin(Plugin):
     def configure(self, config: Values) -> None:
         if os.environ.get("DOCKER_CONTEXT"):
             raise ValueError(
-                "DOCKER_CONTEXT is set, and the stand-in plugin does not implement Docker contexts: unset it, or install the official plugin"
+                "DOCKER_CONTEXT is set: unset it, or install the official plugin; the stand-in does not implement Docker contexts"
             )
         self._config = config
 

@@ -1,9 +1,9 @@
 """Pulumi's plugin protocol, as far as the two stand-in plugins need it.
 
-A plugin is a program that the engine starts with its own address as the argument, that prints the port it serves gRPC on, and that answers
-the calls of a `ResourceProvider`: Check, Diff, Create, Read, Update, Delete for each resource. `Plugin` does the translation; a
-`Resource` holds what one type of resource means. Values travel as protobuf structs in which secrets and values not yet known (in a
-preview) are marked; `plain` and `marked` go from them to Python values and back.
+A plugin is a program that the engine starts with its own address as the argument, that prints the port it serves gRPC on, and
+that answers the calls of a `ResourceProvider`: Check, Diff, Create, Read, Update, Delete for each resource. `Plugin` does the
+translation; a `Resource` holds what one type of resource means. Values travel as protobuf structs in which secrets, and values
+not yet known in a preview, are marked. Resources see plain Python values; `Plugin` sees to it that what was secret stays so.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def _has_secret(raw: Any) -> bool:
 
 
 def _overlay(raw: Values, values: Values) -> struct_pb2.Struct:
-    """`values` as a struct: marked as in `raw`, the values as they came; one that differs from a partly secret one is wholly secret."""
+    """`values` as a struct, with the marks of `raw`, the values as they came. What differs from a partly secret one is all secret."""
     out: Values = {}
     for key, value in values.items():
         if key in raw and plain(raw[key]) == value:
