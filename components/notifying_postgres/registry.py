@@ -22,26 +22,25 @@ DEFAULT_REGISTRY_IMAGE = "registry:2.8.3"
 _PUSH = """\
 set -e
 name=%(container)s image=%(image_id)s reference=%(reference)s registry=%(registry_image)s
-if test "$(docker inspect --format '{{.Config.Image}}' "$name" 2>/dev/null)" = "$registry"; then
-  docker start "$name" >/dev/null
-else
+if test "$(docker inspect --format '{{.State.Status}} {{.Config.Image}}' "$name" 2>/dev/null)" != "running $registry"; then
   docker image inspect "$registry" >/dev/null 2>&1 || docker pull "$registry" >&2
   docker rm -f "$name" >/dev/null 2>&1 || true
   docker run -d --name "$name" --restart unless-stopped --network host --label coolify.managed=false \\
     --log-opt max-size=10m --log-opt max-file=3 -e REGISTRY_HTTP_ADDR=127.0.0.1:%(port)d -v "$name:/var/lib/registry" \\
     "$registry" >/dev/null
+  tries=0
+  until docker logs "$name" 2>&1 | grep -q 'listening on 127[.]0[.]0[.]1:%(port)d'; do
+    tries=$((tries + 1))
+    if test $tries -ge 25; then
+      { echo "The registry $name does not start. The last lines of its log:"; docker logs --tail 3 "$name"; } >&2
+      exit 1
+    fi
+    sleep 0.2
+  done
 fi
 
 docker tag "$image" "$reference"
-tries=0
-until why=$(docker push "$reference" 2>&1); do
-  tries=$((tries + 1))
-  if test $tries -ge 20; then
-    { echo "$reference cannot be pushed: $why"; echo "The last lines of the registry's log:"; docker logs --tail 5 "$name"; } >&2
-    exit 1
-  fi
-  sleep 0.5
-done
+docker push -q "$reference" >/dev/null
 docker pull -q "$reference" >/dev/null
 
 # Builds that no container uses any more; the engine refuses to remove the others.

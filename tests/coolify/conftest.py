@@ -75,7 +75,7 @@ def registry(built_image: tuple[str, str]) -> Iterator[Registry]:
     shell(remove)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def network() -> Iterator[str]:
     """A network as Coolify's destinations are, on which containers find each other by name."""
     name = f"coolify-test-{uuid.uuid4().hex[:8]}"
@@ -88,6 +88,12 @@ def network() -> Iterator[str]:
 def fake(network: str, tmp_path: Path) -> Iterator[FakeCoolify]:
     with FakeCoolify(tmp_path, network) as server:
         yield server
+
+
+@pytest.fixture
+def without_engine(fake: FakeCoolify) -> None:
+    """For what is between the resource and the API alone."""
+    fake.without_engine = True
 
 
 @dataclass

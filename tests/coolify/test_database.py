@@ -217,8 +217,9 @@ def test_drift_is_seen_and_mended(deploy: Deploy, fake: FakeCoolify, registry: R
     assert deploy.databases.read(database, state, inputs) is None
 
 
-def test_adopting_finds_the_arguments(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
-    inputs = arguments(registry.reference, limitsMemory="512m", postgresDb="orders", tags=["a1"], publicPort=15433)
+@pytest.mark.usefixtures("without_engine")
+def test_adopting_finds_the_arguments(deploy: Deploy, fake: FakeCoolify) -> None:
+    inputs = arguments("127.0.0.1:5000/x:16", limitsMemory="512m", postgresDb="orders", tags=["a1"], publicPort=15433)
     database, _ = deploy.databases.create(inputs)
     read = deploy.databases.read(database, {}, {})
     assert read is not None
@@ -248,38 +249,39 @@ def test_arguments_taken_away_go_back_to_the_default(deploy: Deploy, fake: FakeC
     assert row.fields["postgres_conf"].strip() == ""
 
 
-def test_backups_are_created_changed_and_removed(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
+@pytest.mark.usefixtures("without_engine")
+def test_backups_are_created_changed_and_removed(deploy: Deploy, fake: FakeCoolify) -> None:
     database, state = deploy.databases.create(
-        arguments(registry.reference, backups=[{"frequency": "daily"}, {"frequency": "hourly"}])
+        arguments("127.0.0.1:5000/x:16", backups=[{"frequency": "daily"}, {"frequency": "hourly"}])
     )
     row = fake.databases[database]
     by_hand = {"uuid": "by-hand", "frequency": "weekly"}
     row.backups.append(by_hand)
     kept = row.backups[0]["uuid"]
     new = [{"frequency": "0 3 * * *", "allDatabases": True, "s3Storage": "s3-one", "keepAmountS3": 5}]
-    state = deploy.databases.update(database, state, arguments(registry.reference, backups=new))
+    state = deploy.databases.update(database, state, arguments("127.0.0.1:5000/x:16", backups=new))
     assert [one["uuid"] for one in row.backups] == [kept, "by-hand"]
     assert (row.backups[0]["frequency"], row.backups[0]["dump_all"], row.backups[0]["save_s3"]) == ("0 3 * * *", True, True)
     assert "delete_s3=false" in fake.requests[[method for method, _, _ in fake.requests].index("DELETE")][1]
-    deploy.databases.update(database, state, arguments(registry.reference))
+    deploy.databases.update(database, state, arguments("127.0.0.1:5000/x:16"))
     assert row.backups == [by_hand]
     assert len(started(fake)) == 1, "backups need no restart"
 
 
-def test_a_password_reaches_the_record_and_only_the_record(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
-    database, state = deploy.databases.create(arguments(registry.reference, postgresPassword="first"))
-    state = deploy.databases.update(database, state, arguments(registry.reference, postgresPassword="second"))
+@pytest.mark.usefixtures("without_engine")
+def test_a_password_reaches_the_record_and_only_the_record(deploy: Deploy, fake: FakeCoolify) -> None:
+    database, state = deploy.databases.create(arguments("127.0.0.1:5000/x:16", postgresPassword="first"))
+    state = deploy.databases.update(database, state, arguments("127.0.0.1:5000/x:16", postgresPassword="second"))
     assert fake.databases[database].fields["postgres_password"] == "second"
     assert "second" in state["internalUrl"]
     assert any("ALTER ROLE" in line for line in deploy.log)
     assert "second" not in str(deploy.log)
-    with connect(database, "first") as connection:
-        connection.execute("SELECT 1")
 
 
-def test_another_environment_is_a_move_another_server_is_refused(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
-    database, state = deploy.databases.create(arguments(registry.reference))
-    state = deploy.databases.update(database, state, arguments(registry.reference, environment="staging"))
+@pytest.mark.usefixtures("without_engine")
+def test_another_environment_is_a_move_another_server_is_refused(deploy: Deploy, fake: FakeCoolify) -> None:
+    database, state = deploy.databases.create(arguments("127.0.0.1:5000/x:16"))
+    state = deploy.databases.update(database, state, arguments("127.0.0.1:5000/x:16", environment="staging"))
     assert fake.databases[database].environment_id == 12
     assert len(started(fake)) == 1
 
@@ -287,20 +289,23 @@ def test_another_environment_is_a_move_another_server_is_refused(deploy: Deploy,
     fake.destinations["server-two"] = [{"uuid": "destination-two", "name": "coolify", "network": "coolify"}]
     before = len(fake.requests)
     with pytest.raises(Refused, match="cannot move to another server"):
-        deploy.databases.update(database, state, arguments(registry.reference, environment="staging", server="second"))
+        deploy.databases.update(database, state, arguments("127.0.0.1:5000/x:16", environment="staging", server="second"))
     with pytest.raises(Refused, match=r"postgresDb .* is 'postgres' since its first start"):
-        deploy.databases.update(database, state, arguments(registry.reference, environment="staging", postgresDb="other"))
+        deploy.databases.update(database, state, arguments("127.0.0.1:5000/x:16", environment="staging", postgresDb="other"))
     assert {method for method, _, _ in fake.requests[before:]} == {"GET"}
     # The same server by its other name is the same server.
-    deploy.databases.update(database, state, arguments(registry.reference, environment="environment-staging", server="server-one"))
+    deploy.databases.update(
+        database, state, arguments("127.0.0.1:5000/x:16", environment="environment-staging", server="server-one")
+    )
 
     # Moved by hand: the refresh finds it.
     fake.databases[database].environment_id = 21
-    read = deploy.databases.read(database, state, arguments(registry.reference, environment="staging"))
+    read = deploy.databases.read(database, state, arguments("127.0.0.1:5000/x:16", environment="staging"))
     assert read is not None
     assert (read[1]["project"], read[1]["environment"]) == ("other", "production")
 
 
+@pytest.mark.usefixtures("without_engine")
 def test_names_that_fit_nothing_or_too_much_are_refused(deploy: Deploy, fake: FakeCoolify) -> None:
     fake.projects.append({"id": 3, "uuid": "project-third", "name": "shop", "description": None})
     with pytest.raises(Refused, match=r"several projects named 'shop' .* project-shop, project-third"):
@@ -326,8 +331,9 @@ def test_a_token_that_may_not_is_told_so(fake: FakeCoolify, missing: str) -> Non
         Databases(coolify, lambda line: None).create(arguments("x:16"))
 
 
-def test_a_sensitive_token_reads_the_passwords(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
-    inputs = arguments(registry.reference, publicPort=15435)
+@pytest.mark.usefixtures("without_engine")
+def test_a_sensitive_token_reads_the_passwords(deploy: Deploy, fake: FakeCoolify) -> None:
+    inputs = arguments("127.0.0.1:5000/x:16", publicPort=15435)
     database, state = deploy.databases.create(inputs)
     assert "externalUrl" not in state
     fake.abilities.add("read:sensitive")
