@@ -5,7 +5,15 @@ from typing import NotRequired, TypedDict
 
 import pulumi
 
-from .database import DatabaseArgs, DatabaseOutputs, Provisioned, provision_container, provision_in_coolify, read_database
+from .database import (
+    DatabaseArgs,
+    DatabaseOutputs,
+    GeneratedPasswords,
+    Provisioned,
+    provision_container,
+    provision_in_coolify,
+    read_database,
+)
 from .errors import InvalidArgument, checked, refuse_unknown
 from .host import Host
 from .image import DEFAULT_BASE_IMAGE, DEFAULT_IMAGE, build_image, check_image_name
@@ -81,19 +89,37 @@ class NotifyingPostgres(pulumi.ComponentResource):
         if in_coolify:
             pullable = push_to_loopback_registry(name, host, image=tag, image_id=image_id, build=build, registry_image=registry)
 
+        generated = GeneratedPasswords(name, parent=self)
         provisioned: dict[str, Provisioned] = {}
         for database in databases:
             # Each begins when the one LANES before it is done, however parallel the deploy is.
             before = list(provisioned.values())
             after = [before[-LANES].last] if len(before) >= LANES and not host.is_local else []
+            password = database.password or generated.for_database(database.key)
             if database.coolify and pullable:
                 reference, pushed = pullable
                 provisioned[database.key] = provision_in_coolify(
-                    name, database, host=host, image_id=image_id, reference=reference, pushed=pushed, after=after, parent=self
+                    name,
+                    database,
+                    password=password,
+                    host=host,
+                    image_id=image_id,
+                    reference=reference,
+                    pushed=pushed,
+                    after=after,
+                    parent=self,
                 )
             else:
                 provisioned[database.key] = provision_container(
-                    name, database, host=host, image_id=image_id, build=build, network=args.get("network"), after=after, parent=self
+                    name,
+                    database,
+                    password=password,
+                    host=host,
+                    image_id=image_id,
+                    build=build,
+                    network=args.get("network"),
+                    after=after,
+                    parent=self,
                 )
 
         self.image_id = image_id

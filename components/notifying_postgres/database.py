@@ -1,5 +1,6 @@
 """One database: its password, volume, container, what every deploy brings up to date in it, and the proof that it notifies."""
 
+import hmac
 import json
 import re
 import shlex
@@ -216,6 +217,7 @@ def provision_container(
     name: str,
     database: Database,
     *,
+    password: pulumi.Output[str],
     host: Host,
     image_id: pulumi.Output[str],
     build: pulumi.Resource,
@@ -226,11 +228,11 @@ def provision_container(
     """Makes one database on a host, in a container of its own.
 
     :param name: the instance's name.
+    :param password: the superuser's.
     :param after: what has to be done before.
     """
     resource = f"{name}-{database.key}"
     port = database.port
-    password = database.password or _generated_password(resource, parent)
     container_name = database.container_name or pulumi.Output.from_input(resource)
 
     # Names that are not given stay what they were, whatever they are derived from: another volume would be an empty database.
@@ -298,6 +300,7 @@ def provision_in_coolify(
     name: str,
     database: Database,
     *,
+    password: pulumi.Output[str],
     host: Host,
     image_id: pulumi.Output[str],
     reference: pulumi.Output[str],
@@ -310,11 +313,11 @@ def provision_in_coolify(
     :param name: the instance's name.
     :param reference: the name by which Coolify pulls the image.
     :param pushed: what made that possible.
+    :param password: the superuser's.
     :param after: what has to be done before.
     """
     resource = f"{name}-{database.key}"
     settings: dict[str, Any] = {**(database.coolify or {})}
-    password = database.password or _generated_password(resource, parent)
 
     made = CoolifyDatabase(
         resource,
@@ -391,14 +394,29 @@ class _Server:
         return Provisioned(outputs, pulumi.Output.secret(url), check)
 
 
-def _generated_password(resource: str, parent: pulumi.Resource) -> pulumi.Output[str]:
-    generated = local.Command(
-        f"{resource}-password",
-        create="od -An -N24 -tx1 /dev/urandom | tr -d ' \\n'",
-        logging=local.Logging.NONE,
-        opts=pulumi.ResourceOptions(parent=parent, additional_secret_outputs=["stdout", "stderr"], ignore_changes=["create"]),
-    )
-    return pulumi.Output.secret(generated.stdout)
+class GeneratedPasswords:
+    """The passwords of the databases that are given none: derived from one random seed, which is made once and kept in the state.
+
+    One resource for all keeps a deploy of many databases quick.
+    """
+
+    def __init__(self, name: str, parent: pulumi.Resource) -> None:
+        self._name, self._parent = name, parent
+        self._seed: pulumi.Output[str] | None = None
+
+    def for_database(self, key: str) -> pulumi.Output[str]:
+        """The password of one database: 32 hexadecimal digits, secret."""
+        if self._seed is None:
+            command = local.Command(
+                f"{self._name}-password-seed",
+                create="od -An -N32 -tx1 /dev/urandom | tr -d ' \\n'",
+                logging=local.Logging.NONE,
+                opts=pulumi.ResourceOptions(
+                    parent=self._parent, additional_secret_outputs=["stdout", "stderr"], ignore_changes=["create"]
+                ),
+            )
+            self._seed = pulumi.Output.secret(command.stdout)
+        return self._seed.apply(lambda seed: hmac.digest(seed.encode(), key.encode(), "sha256").hex()[:32])
 
 
 def _converge_script(container: str, why: str | None, *, limit: bool) -> str:

@@ -54,7 +54,7 @@ class _Mocks(pulumi.runtime.Mocks):
                 outputs["stdout"] = {
                     "image": "sha256:1234\n",
                     "check": CHECK_RESULT,
-                    "password": "f00d",
+                    "seed": "f00d",
                     "registry": "127.0.0.1:16/x:16-1\n",
                 }.get(suffix, "ENGINE\n")
         elif args.typ not in (

@@ -1,6 +1,7 @@
 """The resources that NotifyingPostgres registers."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +35,7 @@ def test_one_local_database_is_an_image_a_volume_a_container_a_converge_and_a_ch
 def test_a_remote_host_gets_a_copy_of_the_build_context_and_remote_commands(deploy: Callable[..., Deployment]) -> None:
     made = deploy(program(databases={"app": {}}, **SSH))
 
-    assert made.of_type("local:Command") == ["pg-app-check", "pg-app-password", "pg-preflight"]
+    assert made.of_type("local:Command") == ["pg-app-check", "pg-password-seed", "pg-preflight"]
     assert made.of_type("remote:Command") == ["pg-app-converge", "pg-image"]
     assert made.of_type("CopyToRemote") == ["pg-context"]
     connection = made.resources["pg-image"].inputs["connection"]
@@ -90,13 +91,21 @@ def test_the_password_is_secret_everywhere_and_in_no_command(deploy: Callable[..
     assert "PRIVATE KEY" not in str({k: v for r in made.resources.values() for k, v in r.inputs.items() if k != "connection"})
 
 
-def test_a_password_that_is_not_given_is_generated_into_a_secret(deploy: Callable[..., Deployment]) -> None:
-    made = deploy(program(databases={"app": {}}))
+def test_passwords_that_are_not_given_come_from_one_secret_seed(deploy: Callable[..., Deployment]) -> None:
+    made = deploy(program(databases={"app": {}, "other": {}, "own": {"password": "s3cret"}}))
 
-    assert set(made.resources["pg-app-password"].request.additionalSecretOutputs) == {"stdout", "stderr"}
-    assert made.resources["pg-app-password"].inputs["logging"] == "none"
-    assert made.resources["pg-app-converge"].inputs["stdin"] == "f00d\n"
-    assert "stdin" in made.resources["pg-app-converge"].secrets
+    seed = made.resources["pg-password-seed"]
+    assert set(seed.request.additionalSecretOutputs) == {"stdout", "stderr"}
+    assert seed.inputs["logging"] == "none"
+    app, other = (made.resources[f"pg-{key}-converge"] for key in ("app", "other"))
+    assert re.fullmatch("[0-9a-f]{32}\n", app.inputs["stdin"])
+    assert app.inputs["stdin"] != other.inputs["stdin"]
+    assert "stdin" in app.secrets
+    assert made.resources["pg-own-converge"].inputs["stdin"] == "s3cret\n"
+
+
+def test_without_need_no_password_is_generated(deploy: Callable[..., Deployment]) -> None:
+    assert "pg-password-seed" not in deploy(program(databases={"app": {"password": "s3cret"}})).resources
 
 
 def test_urls_are_secret_and_quoted(deploy: Callable[..., Deployment]) -> None:
