@@ -240,15 +240,17 @@ class _Feed:
         """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
+                if handled:
+                    await self._save()
                 while True:
-                    if handled:
-                        await self._save()
                     while self.ready:
                         event = self.ready.popleft()
                         self._taken = event.cursor
                         if isinstance(event, Reset) or wanted(event, schemas=self._schemas, kinds=self._kinds, tags=self._tags):
                             return event
-                    if self.task.done():
+                    if handled:
+                        await self._save()  # of what the filters held back, and of silence
+                    if self.task.done() and not self.ready:
                         self.task.result()
                     self.filled.clear()
                     if self._stale or self._overflowed:

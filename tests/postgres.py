@@ -1,6 +1,6 @@
 """A real PostgreSQL for tests and benchmarks: from the wheel, with this checkout's extension, on loopback.
 
-    with Cluster(tmp_path) as cluster:
+    with Cluster() as cluster:
         psycopg.connect(cluster.url("app"))
 
 The server runs as another user when the tests run as root, which PostgreSQL refuses.
@@ -58,51 +58,51 @@ def install(version: int = 16) -> Path:
 
 
 class Cluster:
-    """One server with its own data; `stop`, `kill` and `start` for what happens to servers."""
+    """One server with its own data (made by initdb unless it is there); `stop`, `kill` and `start` for what happens to servers."""
 
-    def __init__(self, folder: Path, version: int = 16, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, version: int = 16, settings: dict[str, str] | None = None) -> None:
         self.bin = install(version) / "bin"
-        self.data = folder / "data"
-        self.log = folder / "log"
+        # not in pytest's tmp_path: every pytest that starts takes the rights to those folders from other users
+        self.folder = Path(tempfile.mkdtemp(prefix="postgres-"))
+        self.data = self.folder / "data"
+        self.log = self.folder / "log"
         self.port = _free_port()
         self.settings = {
             "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": str(folder),
+            "unix_socket_directories": str(self.folder),
             "fsync": "off",
             "max_connections": "100",
             "shared_buffers": "64MB",
             **(settings or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
-        self._user = "nobody" if os.getuid() == 0 else None
-        folder.mkdir(parents=True, exist_ok=True)
-        if self._user:
-            os.chown(folder, pwd.getpwnam(self._user).pw_uid, -1)
-            # pytest's folders are private
-            for parent in folder.parents:
-                if not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
+        self.user = "nobody" if os.getuid() == 0 else None
+        if self.user:
+            os.chown(self.folder, pwd.getpwnam(self.user).pw_uid, -1)
 
     def __enter__(self) -> Cluster:
-        subprocess.run(
-            [self.bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--no-locale"],
-            check=True,
-            capture_output=True,
-            user=self._user,
-            cwd="/",
-        )
+        if not self.data.exists():
+            subprocess.run(
+                [self.bin / "initdb", "-D", self.data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--no-locale"],
+                check=True,
+                capture_output=True,
+                user=self.user,
+                cwd="/",
+            )
         self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.stop()
+        if self._process is not None:
+            self.kill()
+        shutil.rmtree(self.folder)
 
     def start(self) -> None:
         options = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [self.bin / "postgres", "-D", self.data, "-p", str(self.port), *options],
-                user=self._user,
+                user=self.user,
                 cwd="/",
                 stdout=log,
                 stderr=log,

@@ -1,0 +1,508 @@
+"""The library against a real server: what is delivered, what is refused, what a slow or forgetful consumer gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from pgbouncer import PgBouncer
+from proxy import Proxy
+
+from schema_changes import (
+    Batch,
+    FileCursorStore,
+    ListenOptions,
+    Reset,
+    SchemaChange,
+    TableCursorStore,
+    listen,
+    listen_batches,
+    listen_sync,
+)
+from schema_changes.errors import CannotListen, LoginRefused, NotInstalled, NotPermitted, SchemaChangesError, Unreachable
+from tests.postgres import Cluster
+
+Event = SchemaChange | Reset
+
+
+def execute(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)  # type: ignore[call-overload]
+
+
+def cursor_now(url: str) -> str:
+    with psycopg.connect(url) as connection:
+        ((cursor,),) = connection.execute("SELECT cursor FROM schema_notifications.changes_since()")
+        return str(cursor)
+
+
+@asynccontextmanager
+async def listening(url: str, **options: Any) -> AsyncIterator[asyncio.Queue[Event]]:
+    """A consumer that takes every event at once; ready when the listener is."""
+    queue: asyncio.Queue[Event] = asyncio.Queue()
+    ready = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Ready(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "Listening to" in record.getMessage():
+                loop.call_soon(ready.set)
+
+    async def consume() -> None:
+        async with aclosing(listen(url, **options)) as events:
+            async for event in events:
+                queue.put_nowait(event)
+
+    logger, handler = logging.getLogger("schema_changes"), Ready()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    task = asyncio.create_task(consume())
+    try:
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED, timeout=10)
+        waiting.cancel()
+        if task.done():
+            task.result()
+        await asyncio.sleep(0.1)  # the first cursor follows the LISTEN
+        yield queue
+    finally:
+        logger.removeHandler(handler)
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def take(queue: asyncio.Queue[Event], number: int, seconds: float = 10) -> list[Event]:
+    async with asyncio.timeout(seconds):
+        return [await queue.get() for _ in range(number)]
+
+
+async def nothing_more(queue: asyncio.Queue[Event], seconds: float = 0.3) -> None:
+    await asyncio.sleep(seconds)
+    assert queue.empty(), queue.get_nowait()
+
+
+def identities(events: list[Event]) -> list[str]:
+    return [item.identity for event in events if isinstance(event, SchemaChange) for item in event.objects]
+
+
+async def test_a_change_is_delivered_as_it_was_made(database: str) -> None:
+    async with listening(database) as queue:
+        execute(database, 'CREATE TABLE "Order Items" ()')
+        (change,) = await take(queue, 1)
+    assert isinstance(change, SchemaChange)
+    assert (change.type, change.tag, change.user, change.truncated) == ("ddl_command_end", "CREATE TABLE", "postgres", False)
+    assert change.database == database.rpartition("/")[2]
+    assert abs(change.timestamp - datetime.now(UTC)) < timedelta(seconds=10)
+    assert [(item.action, item.kind, item.schema, item.identity) for item in change.objects] == [
+        ("created", "table", "public", 'public."Order Items"')
+    ]
+    assert json.loads(change.raw)["tag"] == "CREATE TABLE"
+
+
+async def test_the_log_tells_a_change_as_its_notice_did(database: str) -> None:
+    cursor = cursor_now(database)
+    async with listening(database) as queue:
+        execute(database, "CREATE TABLE t (id int PRIMARY KEY)")
+        (live,) = await take(queue, 1)
+    async with listening(database, cursor=cursor) as queue:
+        (logged,) = await take(queue, 1)
+    assert isinstance(live, SchemaChange)
+    assert isinstance(logged, SchemaChange)
+    # the notice's timestamp is cut to milliseconds
+    assert timedelta() <= logged.timestamp - live.timestamp < timedelta(milliseconds=1)
+    assert replace(logged, timestamp=live.timestamp, cursor=live.cursor, raw=live.raw) == live
+    assert json.loads(logged.raw) == json.loads(live.raw)
+
+
+async def test_nothing_is_missed_or_repeated_when_going_on_from_the_cursor_of_any_change(database: str) -> None:
+    start = cursor_now(database)
+    async with listening(database) as queue:
+        for number in range(4):
+            execute(database, f"CREATE TABLE live{number} ()")
+        live = await take(queue, 4)
+    execute(database, "CREATE TABLE away1 ()", "CREATE TABLE away2 ()")
+    async with listening(database, cursor=start) as queue:
+        everything = await take(queue, 6)
+        await nothing_more(queue)
+    names = [f"public.live{number}" for number in range(4)] + ["public.away1", "public.away2"]
+    assert identities(everything) == names
+    for events in (live, everything):
+        for position, event in enumerate(events, 1):
+            async with listening(database, cursor=event.cursor) as queue:
+                rest = await take(queue, len(names) - position)
+                await nothing_more(queue, 0.1)
+            assert identities(rest) == names[position:]
+
+
+async def test_changes_of_a_transaction_that_commits_late_are_delivered(database: str) -> None:
+    async with listening(database) as queue:
+        with psycopg.connect(database) as early:
+            early.execute("CREATE TABLE early ()")
+            execute(database, "CREATE TABLE late ()")
+            first = await take(queue, 1)
+            early.commit()
+        second = await take(queue, 1)
+        await nothing_more(queue)
+    assert identities(first + second) == ["public.late", "public.early"]
+    async with listening(database, cursor=first[0].cursor) as queue:
+        assert identities(await take(queue, 1)) == ["public.early"]
+
+
+async def test_a_rolled_back_change_is_not_delivered(database: str) -> None:
+    async with listening(database) as queue:
+        with psycopg.connect(database) as connection:
+            connection.execute("CREATE TABLE never ()")
+            connection.rollback()
+        execute(database, "CREATE TABLE yes ()")
+        assert identities(await take(queue, 1)) == ["public.yes"]
+        await nothing_more(queue)
+
+
+async def test_a_truncated_notice_is_completed_from_the_log(database: str) -> None:
+    columns = ", ".join(f"c{number} int UNIQUE" for number in range(150))
+    async with listening(database) as queue, listening(database, catch_up=False) as bare:
+        execute(database, f"CREATE TABLE wide ({columns})")
+        (change,) = await take(queue, 1)
+        (notice,) = await take(bare, 1)
+        await nothing_more(queue)
+    assert isinstance(notice, SchemaChange)
+    assert isinstance(change, SchemaChange)
+    assert (notice.truncated, notice.objects) == (True, ())
+    assert (change.truncated, len(change.objects)) == (False, 151)
+
+
+async def test_what_was_logged_and_not_announced_comes_with_the_heartbeat(database: str) -> None:
+    async with listening(database, heartbeat=0.3) as queue:
+        execute(database, "SET schema_notifications.notify = off", "CREATE TABLE silent ()")
+        assert identities(await take(queue, 1, 5)) == ["public.silent"]
+        await nothing_more(queue)
+
+
+async def test_what_was_announced_and_not_logged_is_delivered_and_has_no_id(database: str) -> None:
+    async with listening(database) as queue:
+        execute(database, "SET schema_notifications.log = off", "CREATE TABLE unlogged ()")
+        (change,) = await take(queue, 1)
+        await nothing_more(queue)
+    assert isinstance(change, SchemaChange)
+    assert (change.id, change.tag) == (None, "CREATE TABLE")
+    assert change.cursor is not None
+
+
+def forged(number: int, txid: int = 2**40) -> str:
+    payload = {
+        "type": "ddl_command_end",
+        "tag": "FORGED",
+        "timestamp": "2025-11-07 12:34:56.789+00",
+        "id": number,
+        "txid": str(txid),
+    }
+    return f"NOTIFY schema_changed, '{json.dumps(payload)}'"
+
+
+async def test_a_forged_notice_hides_no_real_change(database: str) -> None:
+    async with listening(database, heartbeat=0.5) as queue:
+        # the ids that the next changes will have
+        execute(database, *(forged(number) for number in range(1, 20)))
+        execute(database, *(f"CREATE TABLE t{number} ()" for number in range(5)))
+        await asyncio.sleep(1.5)
+        events = [queue.get_nowait() for _ in range(queue.qsize())]
+    real = [event for event in events if isinstance(event, SchemaChange) and event.tag != "FORGED"]
+    assert sorted(identities(list(real))) == [f"public.t{number}" for number in range(5)]
+
+
+async def test_a_forged_notice_does_nothing_to_a_listener_that_verifies(database: str) -> None:
+    async with listening(database, verify=True) as queue:
+        execute(database, forged(1), forged(2, 5), "CREATE TABLE t ()", forged(1))
+        payload = json.dumps({"type": "ddl_command_end", "tag": "FORGED", "timestamp": "2025-11-07 12:34:56.789+00"})
+        execute(database, f"NOTIFY schema_changed, '{payload}'")
+        assert identities(await take(queue, 1)) == ["public.t"]
+        await nothing_more(queue)
+
+
+async def test_a_malformed_notice_is_reported_and_skipped(database: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with listening(database) as queue:
+        execute(database, "NOTIFY schema_changed, 'hello'", "NOTIFY schema_changed", "CREATE TABLE t ()")
+        assert identities(await take(queue, 1)) == ["public.t"]
+    assert sum("malformed notice" in record.getMessage() for record in caplog.records) == 2
+
+
+async def test_a_cursor_that_the_server_cannot_follow_gives_a_reset_and_goes_on(database: str) -> None:
+    for cursor in ("nonsense", "", "1-nonsense", "1-1-1-1-3.3.", "1-1-1-1-3.3.~7-x", "2-of-a-later-version"):
+        async with listening(database, cursor=cursor) as queue:
+            (reset,) = await take(queue, 1)
+            assert isinstance(reset, Reset)
+            assert "cursor" in reset.reason
+            execute(database, "CREATE TABLE t ()", "DROP TABLE t")
+            assert identities(await take(queue, 2)) == ["public.t", "public.t"]
+    async with listening(database, cursor=reset.cursor) as queue:
+        assert identities(await take(queue, 2)) == ["public.t", "public.t"]
+
+
+async def test_pruned_history_gives_a_reset(cluster: Cluster, database: str) -> None:
+    cursor = cursor_now(database)
+    name = database.rpartition("/")[2]
+    execute(database, f"ALTER DATABASE {name} SET schema_notifications.retention_rows = 10")
+    execute(
+        database,
+        *(f"COMMENT ON SCHEMA public IS '{number}'" for number in range(30)),
+        "SELECT schema_notifications.prune(max(id)) FROM schema_notifications.log",
+    )
+    async with listening(database, cursor=cursor) as queue:
+        (reset,) = await take(queue, 1)
+    assert isinstance(reset, Reset)
+    assert "retention" in reset.reason
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"schemas": ["app_*"]}, ["app_one.t", "app_one.t_pkey", "app_one.v"]),
+        ({"schemas": ["app_one"], "kinds": ["view"]}, ["app_one.v"]),
+        ({"kinds": {"index"}}, ["app_one.t", "app_one.t_pkey"]),
+        ({"tags": ["create v*"]}, ["app_one.v"]),
+    ],
+)
+async def test_filters(database: str, options: ListenOptions, expected: list[str]) -> None:
+    cursor = cursor_now(database)
+    execute(
+        database,
+        "CREATE SCHEMA app_one",
+        "CREATE TABLE app_one.t (id int PRIMARY KEY)",
+        "CREATE VIEW app_one.v AS SELECT 1",
+        "CREATE TABLE public.t ()",
+    )
+    async with listening(database, cursor=cursor, **options) as queue:
+        await asyncio.sleep(0.2)
+        assert identities([queue.get_nowait() for _ in range(queue.qsize())]) == expected
+
+
+async def test_a_migration_comes_as_one_batch(database: str) -> None:
+    async with aclosing(listen_batches(database, quiet=0.3, cursor=cursor_now(database))) as batches:
+        first = asyncio.create_task(anext(batches))
+        await asyncio.sleep(0.2)
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+            for number in range(10):
+                await connection.execute(f"CREATE TABLE t{number} ()")
+                await asyncio.sleep(0.02)
+            batch = await first
+            assert isinstance(batch, Batch)
+            assert [change.objects[0].identity for change in batch.changes] == [f"public.t{number}" for number in range(10)]
+            assert batch.reset is None
+            await connection.execute("CREATE TABLE later ()")
+        second = await anext(batches)
+        assert len(second.events) == 1
+
+
+async def test_a_batch_ends_in_a_stream_that_never_rests(database: str) -> None:
+    async with aclosing(listen_batches(database, quiet=1, longest=0.5, cursor=cursor_now(database))) as batches:
+        task = asyncio.create_task(anext(batches))
+        async with await psycopg.AsyncConnection.connect(database, autocommit=True) as connection:
+            for number in range(100):
+                await connection.execute(f"COMMENT ON SCHEMA public IS '{number}'")
+                await asyncio.sleep(0.02)
+                if task.done():
+                    break
+        assert task.done()
+        assert 5 < len(task.result().changes) < 60
+
+
+async def test_the_file_keeps_the_place_once_the_consumer_comes_back(database: str, tmp_path: Path) -> None:
+    store = FileCursorStore(tmp_path / "cursor")
+    async with listening(database, store=store):
+        pass
+    assert store.load() is not None  # from now: also what comes before the first change is not missed
+    execute(database, "CREATE TABLE a ()", "CREATE TABLE b ()")
+    async with aclosing(listen(database, store=store)) as events:
+        assert identities([await anext(events)]) == ["public.a"]
+        # died here, a not handled
+    async with aclosing(listen(database, store=store)) as events:
+        assert identities([await anext(events), await anext(events)]) == ["public.a", "public.b"]
+    async with listening(database, store=store) as queue:
+        assert identities(await take(queue, 1)) == ["public.b"]
+    async with listening(database, store=store) as queue:
+        await nothing_more(queue)
+    assert os.listdir(tmp_path) == ["cursor"]
+
+
+async def test_the_cursor_passes_what_the_filters_hold_back(database: str, tmp_path: Path) -> None:
+    store = FileCursorStore(tmp_path / "cursor")
+    async with listening(database, store=store, tags=["DROP *"]) as queue:
+        execute(database, "CREATE TABLE a ()")
+        await nothing_more(queue)
+    async with listening(database, store=store) as queue:
+        await nothing_more(queue)
+
+
+async def test_the_table_keeps_a_cursor_for_each_name(database: str) -> None:
+    one, two = TableCursorStore(database, "one"), TableCursorStore(database, "two", table="schema_changes_cursor")
+    assert one.load() is None
+    one.save("1-a")
+    one.save("1-b")
+    two.save("1-c")
+    assert (one.load(), two.load()) == ("1-b", "1-c")
+    async with listening(database, store=TableCursorStore(database, "three")):
+        await asyncio.sleep(0.1)
+    assert str(TableCursorStore(database, "three").load()).startswith("1-")
+
+
+async def test_a_slow_consumer_gets_everything_and_does_not_hold_the_queue(database: str) -> None:
+    async with (
+        aclosing(listen(database, cursor=cursor_now(database))) as events,
+        await psycopg.AsyncConnection.connect(database, autocommit=True) as connection,
+    ):
+        await connection.execute("CREATE TABLE first ()")
+        await anext(events)
+        # the consumer is busy while 5,000 changes of about 1 kB come: more than sockets buffer
+        await connection.execute(
+            "DO $$ BEGIN FOR i IN 1..5000 LOOP EXECUTE format('COMMENT ON COLUMN first.%I IS %L', 'tableoid', i); "
+            "PERFORM pg_notify('other', repeat('x', 1000) || i); END LOOP; END $$"
+        )
+        await connection.execute("CREATE TABLE last ()")
+        async with asyncio.timeout(10):
+            while True:
+                ((usage,),) = await (await connection.execute("SELECT pg_notification_queue_usage()")).fetchall()
+                if usage == 0:
+                    break
+                await asyncio.sleep(0.05)
+        async with asyncio.timeout(20):
+            got = [await anext(events) for _ in range(5001)]
+    assert identities(got)[-1] == "public.last"
+    assert len({event.id for event in got if isinstance(event, SchemaChange)}) == 5001
+
+
+def test_listen_sync_is_a_plain_iterator(database: str) -> None:
+    cursor = cursor_now(database)
+    execute(database, "CREATE TABLE a ()", "CREATE TABLE b ()")
+    with closing(listen_sync(database, cursor=cursor)) as events:
+        assert identities([next(events), next(events)]) == ["public.a", "public.b"]
+        execute(database, "CREATE TABLE c ()")
+        assert identities([next(events)]) == ["public.c"]
+
+
+def test_listen_sync_raises_what_listen_raises(cluster: Cluster) -> None:
+    with pytest.raises(NotInstalled):
+        next(listen_sync(cluster.url("postgres")))
+
+
+async def start(url: str, **options: Any) -> None:
+    async with asyncio.timeout(15), aclosing(listen(url, **options)) as events:
+        await anext(events)
+
+
+async def test_refuses_a_database_without_the_extension(cluster: Cluster) -> None:
+    with pytest.raises(NotInstalled, match="CREATE EXTENSION schema_notifications"):
+        await start(cluster.url("postgres"))
+
+
+async def test_refuses_an_unknown_database_role_and_port(cluster: Cluster) -> None:
+    with pytest.raises(LoginRefused, match="does not exist"):
+        await start(cluster.url("nowhere"))
+    with pytest.raises(LoginRefused, match="does not exist"):
+        await start(cluster.url(user="nobody_known"))
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with pytest.raises(Unreachable, match="Connection refused"):
+            await start(cluster.url(port=closed.getsockname()[1]))
+
+
+async def test_refuses_a_role_without_rights_and_serves_it_without_catching_up(cluster: Cluster, database: str) -> None:
+    role = f"reader_{database.rpartition('_')[2]}"
+    cluster.execute(f"CREATE ROLE {role} LOGIN")
+    theirs = database.replace("postgres@", f"{role}@")
+    with pytest.raises(NotPermitted, match=f"GRANT USAGE ON SCHEMA schema_notifications TO {role}"):
+        await start(theirs)
+    async with listening(theirs, catch_up=False) as queue:
+        execute(database, "CREATE TABLE t ()")
+        assert identities(await take(queue, 1)) == ["public.t"]
+    execute(
+        database,
+        f"GRANT USAGE ON SCHEMA schema_notifications TO {role}",
+        f"GRANT EXECUTE ON FUNCTION schema_notifications.changes_since TO {role}",
+    )
+    async with listening(theirs) as queue:
+        execute(database, "CREATE TABLE u ()")
+        assert identities(await take(queue, 1)) == ["public.u"]
+
+
+async def test_refuses_a_standby(cluster: Cluster, database: str) -> None:
+    standby = Cluster()
+    subprocess.run(  # noqa: ASYNC221
+        [standby.bin / "pg_basebackup", "-D", standby.data, "-R", "-X", "fetch", "-c", "fast", "-d", cluster.url()],
+        check=True,
+        user=standby.user,
+        cwd="/",
+    )
+    with standby, pytest.raises(CannotListen, match="standby"):
+        await start(standby.url(database.rpartition("/")[2]))
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+async def test_refuses_a_pool_of_transactions_and_serves_one_of_sessions(cluster: Cluster, database: str, mode: str) -> None:
+    pool = PgBouncer(cluster, mode)
+    with pool:
+        pooled = database.replace(str(cluster.port), str(pool.port))
+        if mode == "transaction":
+            with pytest.raises(CannotListen, match="pools transactions"):
+                await start(pooled)
+        else:
+            async with listening(pooled) as queue:
+                execute(database, "CREATE TABLE t ()")
+                assert identities(await take(queue, 1)) == ["public.t"]
+
+
+async def test_refuses_options_that_contradict(database: str) -> None:
+    with pytest.raises(SchemaChangesError, match="verify"):
+        await start(database, verify=True, catch_up=False)
+
+
+async def test_a_half_open_connection_is_found_within_seconds(
+    cluster: Cluster, database: str, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(database.replace(str(cluster.port), str(proxy.port)), heartbeat=0.5) as queue:
+        proxy.freeze()
+        execute(database, "CREATE TABLE missed ()")
+        await nothing_more(queue, 0.2)
+        found = time.monotonic()
+        async with asyncio.timeout(10):
+            while not any("Lost" in record.getMessage() for record in caplog.records):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        assert time.monotonic() - found < 5
+        proxy.thaw()
+        assert identities(await take(queue, 1, 5)) == ["public.missed"]
+        await nothing_more(queue)
+
+
+async def test_without_catching_up_a_lost_connection_is_told_by_a_reset(cluster: Cluster, database: str, proxy: Proxy) -> None:
+    async with listening(database.replace(str(cluster.port), str(proxy.port)), catch_up=False) as queue:
+        proxy.cut()
+        (reset,) = await take(queue, 1)
+        assert isinstance(reset, Reset)
+        assert reset.cursor is None
+        execute(database, "CREATE TABLE t ()")
+        assert identities(await take(queue, 1)) == ["public.t"]
+
+
+async def test_ends_when_the_extension_is_dropped(database: str) -> None:
+    async with aclosing(listen(database, heartbeat=0.3)) as events:
+        task = asyncio.create_task(anext(events))
+        await asyncio.sleep(0.3)
+        execute(database, "DROP EXTENSION schema_notifications")
+        with pytest.raises(NotInstalled):
+            async with asyncio.timeout(10):
+                while True:
+                    await task
+                    task = asyncio.create_task(anext(events))
