@@ -110,7 +110,8 @@ class Plugin:
         request = provider_pb2.DiffRequest(
             id=made.id, urn=self.urn(made.type), olds=struct(made.state), news=struct(inputs), old_inputs=struct(made.inputs)
         )
-        return self.stub.Diff(request)
+        answer: provider_pb2.DiffResponse = self.stub.Diff(request)
+        return answer
 
     def update(self, made: Made, inputs: dict[str, Any]) -> Made:
         inputs = self.check(made.type, inputs, made.inputs)

@@ -222,8 +222,8 @@ def test_waiting_for_health(docker_plugin: Plugin, unique_name: str) -> None:
         with pytest.raises(grpc.RpcError) as error:
             docker_plugin.create("Container", inputs | change)
         assert all(word in failure(error) for word in words)
-        details = dict(error.value.trailing_metadata())["grpc-status-details-bin"]
         identity = inspect(unique_name)["Id"]
+        details = b"".join(datum.value for datum in error.value.trailing_metadata() if datum.key == "grpc-status-details-bin")
         assert identity.encode() in details, "the container is there, so it is in the error's details"
         docker("rm", "-f", "-v", identity)
 

@@ -49,7 +49,7 @@ _running: set[subprocess.Popen[bytes]] = set()
 
 
 def run(call: Call, argv: list[str], shown: str, inputs: Values, extra_env: Values) -> Values:
-    """Runs a command, `shown` in its error, to its end and returns its stdout and stderr; raises with all its output when it fails."""
+    """Runs a command to its end and returns its stdout and stderr; raises with `shown` and all its output when it fails."""
     show_stdout, show_stderr = LOGGING[inputs.get("logging")]
     both: list[bytes] = []
     process = subprocess.Popen(  # with a process group of its own, so that `cancel` ends its children as well
@@ -203,7 +203,7 @@ class CopyToRemote(Resource):
         pass  # the copy stays where it is, as with the official plugin
 
     def copy(self, call: Call, inputs: Values) -> None:
-        """Text goes to a file, a file to a file or into a folder, a folder into a folder: only its contents when its path ends in `/`."""
+        """Text goes to a file, a file to a file or into a folder, a folder, or all that is in it (`path/`), into a folder."""
         source, target = inputs["source"], inputs["remotePath"]
         path = source.get("path")
         refused = f"echo {shlex.quote(f'remote path {target} is there and of another kind')} >&2; exit 1"

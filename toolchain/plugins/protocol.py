@@ -93,7 +93,7 @@ def _has_secret(raw: Any) -> bool:
 
 
 def _overlay(raw: Values, values: Values) -> struct_pb2.Struct:
-    """`values` as a struct, with the marks of `raw`, the values as they came. What differs from a partly secret one is all secret."""
+    """`values` as a struct, with the marks of `raw`, the values as they came; what was partly secret and differs is all secret."""
     out: Values = {}
     for key, value in values.items():
         if key in raw and plain(raw[key]) == value:
