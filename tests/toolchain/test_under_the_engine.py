@@ -16,7 +16,7 @@ name = config.require("name")
 hidden = pulumi.Output.secret("hidden words")
 volume = docker.Volume("data", name=name)
 container = docker.Container(
-    "it", name=name, image=config.require("image"), command=["sh", "-c", config.require("script")], envs=[config.get("env") or "A=1"],
+    "it", name=name, image=config.require("image"), command=["sleep", "1000"], envs=[config.get("env") or "A=1"],
     volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path="/data")],
     uploads=[docker.ContainerUploadArgs(file="/secret", content=hidden, permissions="0400")],
     network_mode="bridge", wait=bool(config.get("wait")), wait_timeout=1, restart="no",
@@ -45,7 +45,7 @@ class Stack:
         (folder / "Pulumi.yaml").write_text("name: life\nruntime: python\n")
         (folder / "__main__.py").write_text(PROGRAM)
         self.pulumi("stack", "init", "s")
-        self.settings = {"name": name, "image": IMAGE, "script": "sleep 1000"}
+        self.settings = {"name": name, "image": IMAGE}
 
     def pulumi(self, *words: str, fails: bool = False) -> str:
         done = subprocess.run(
