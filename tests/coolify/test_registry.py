@@ -127,8 +127,8 @@ def test_the_nightly_cleanup_leaves_image_container_and_registry(registry: Regis
         assert registry.reference in tags
         assert registry.registry_image in tags, "its container holds it"
         if state != "unused":
-            # The engine reads several label!= as one: it spares only what matches them all. So a stopped container of Coolify's own is
-            # pruned, whatever Coolify meant; its data is in a named volume, and the next start makes it again.
+            # The engine takes several label!= for one: it spares only what matches them all. So a stopped container of Coolify's
+            # own is pruned, whatever Coolify meant; its data is in a named volume, and the next start makes it again.
             names = docker("ps", "-a", "--format", "{{.Names}}").splitlines()
             assert plain in names
             assert (managed in names) is (state == "running")

@@ -1,0 +1,146 @@
+"""The resources through the real Pulumi CLI and the plugin as the engine starts it."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import REPOSITORY, Registry
+from fake import FakeCoolify, docker
+from notifying_postgres.component import NotifyingPostgres
+from notifying_postgres.coolify.plugin import Plugin
+
+PROJECT = f"""\
+name: notifying-postgres
+runtime: {{name: python, options: {{virtualenv: {REPOSITORY / ".venv"}}}}}
+plugins:
+  providers:
+    - {{name: notifying-postgres, path: {REPOSITORY / "components"}}}
+"""
+PLACE = {"project": "shop", "environment": "production", "server": "localhost"}
+PROGRAM = """\
+import json, pathlib
+import pulumi
+from notifying_postgres.coolify import CoolifyDatabase, CoolifyPassword
+
+args = json.loads(pathlib.Path("args").read_text())
+if args:
+    database = CoolifyDatabase("orders", args, pulumi.ResourceOptions(ignore_changes=["postgresPassword"]))
+    CoolifyPassword("record", {"database": database.id, "password": args["postgres_password"]})
+    pulumi.export("uuid", database.id)
+    pulumi.export("status", database.status)
+    pulumi.export("url", database.internal_url)
+"""
+
+
+@dataclass
+class Stack:
+    """A stack of its own, in a folder of its own."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, *words: str, fails: bool = False) -> str:
+        done = subprocess.run(
+            ["pulumi", *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        said = done.stdout + done.stderr
+        assert (done.returncode != 0) is fails, said
+        return said if fails else done.stdout
+
+    def write(self, args: dict[str, Any]) -> None:
+        """Sets the program's arguments: in a file, since the state's history would have the configuration in clear text."""
+        (self.folder / "args").write_text(json.dumps(args))
+
+    def up(self, args: dict[str, Any], *words: str, fails: bool = False) -> str:
+        self.write(args)
+        return self.run("up", "--yes", "--skip-preview", *words, fails=fails)
+
+
+@pytest.fixture
+def stack(tmp_path: Path, fake: FakeCoolify) -> Iterator[Stack]:
+    folder = tmp_path / "stack"
+    (folder / "state").mkdir(parents=True)
+    (folder / "Pulumi.yaml").write_text(PROJECT)
+    (folder / "__main__.py").write_text(PROGRAM)
+    state = {
+        "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
+        "PULUMI_CONFIG_PASSPHRASE": "x",
+        "PULUMI_SKIP_UPDATE_CHECK": "true",
+    }
+    made = Stack(folder, {**os.environ, **state})
+    made.run("stack", "init", "test")
+    made.run("config", "set", "coolifyUrl", fake.url)
+    made.run("config", "set", "--secret", "coolifyToken", fake.token)
+    yield made
+
+
+def test_a_stacks_life(stack: Stack, fake: FakeCoolify, registry: Registry) -> None:
+    args: dict[str, Any] = {"image": registry.reference, **PLACE}
+    args |= {"postgres_password": "secret-one", "start_timeout": 60}
+    said = stack.up(args)
+    assert "Coolify reports running:healthy" in said
+    outputs = json.loads(stack.run("stack", "output", "--json", "--show-secrets"))
+    uuid = outputs["uuid"]
+    assert outputs["status"] == "running:healthy"
+    assert outputs["url"] == f"postgres://postgres:secret-one@{uuid}:5432/postgres"
+    assert docker("inspect", "--format", "{{.State.Running}}", uuid) == "true"
+    stack.up(args, "--expect-no-changes")
+
+    # Neither the token nor the password is anywhere in clear text.
+    state = "".join(path.read_text() for path in stack.folder.rglob("*.json*"))
+    for secret in ("secret-one", fake.token):
+        assert secret not in said + state
+
+    # Changes reach Coolify, the password by the record's own resource; a drift is seen by a refresh.
+    args |= {"postgres_password": "secret-two", "description": "Orders"}
+    stack.up(args)
+    assert fake.databases[uuid].fields["postgres_password"] == "secret-two"
+    assert fake.databases[uuid].fields["description"] == "Orders"
+    fake.databases[uuid].fields["description"] = "by hand"
+    assert "by hand" in stack.run("refresh", "--yes", "--skip-preview", "--diff")
+
+    # What would need another database is refused, in the preview already.
+    stack.write({**args, "postgres_db": "other"})
+    assert "since its first start" in stack.run("preview", fails=True)
+
+    # Forgotten, and adopted again as it is: nothing restarts.
+    kind = "notifying-postgres:index:CoolifyDatabase"
+    stack.run("state", "delete", "--yes", "--target-dependents", f"urn:pulumi:test::notifying-postgres::{kind}::orders")
+    stack.run("import", "--yes", "--skip-preview", "--protect=false", "--generate-code=false", kind, "orders", uuid)
+    before = docker("inspect", "--format", "{{.State.StartedAt}}", uuid)
+    stack.up(args)
+    assert docker("inspect", "--format", "{{.State.StartedAt}}", uuid) == before
+    assert fake.databases[uuid].fields["description"] == "Orders", "the drift is mended"
+
+    stack.run("destroy", "--yes", "--skip-preview")
+    assert fake.databases[uuid].deleted
+    assert docker("volume", "ls", "-q", "--filter", f"name=postgres-data-{uuid}") == f"postgres-data-{uuid}"
+
+
+def test_a_deploy_that_fails_goes_on_where_it_stopped(stack: Stack, fake: FakeCoolify, registry: Registry) -> None:
+    args: dict[str, Any] = {"image": f"127.0.0.1:{registry.port}/absent:16", **PLACE}
+    args |= {"postgres_password": "x", "start_timeout": 2}
+    said = stack.up(args, fails=True)
+    assert "Most often the image cannot be pulled" in said
+    assert "coolify/database.py" not in said, "a sentence, not a traceback"
+    stack.up({**args, "image": registry.reference, "start_timeout": 60})
+    assert len(fake.databases) == 1
+
+
+def test_the_schema_has_the_resources_and_marks_secrets() -> None:
+    schema = json.loads(Plugin([NotifyingPostgres], "127.0.0.1:1").provider.schema or "")
+    database = schema["resources"]["notifying-postgres:index:CoolifyDatabase"]
+    assert schema["resources"]["notifying-postgres:index:NotifyingPostgres"]["isComponent"]
+    assert {key for key, one in database["properties"].items() if one.get("secret")} == {
+        *("token", "postgresPassword", "password", "internalUrl", "externalUrl"),
+    }
+    assert database["requiredInputs"] == ["environment", "image", "project", "server"]
+    assert schema["config"]["variables"]["coolifyToken"]["secret"] is True
+    backups = database["inputProperties"]["backups"]["items"]
+    assert backups["$ref"].rpartition("/")[2] in schema["types"]
+    assert "null" not in json.dumps(database)
