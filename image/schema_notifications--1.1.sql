@@ -28,7 +28,7 @@ CREATE TABLE schema_notifications.log (
     user_name   name        NOT NULL DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user
                                              ELSE current_setting('role')::name END,
     tag         text        NOT NULL,
-    objects     jsonb       NOT NULL,     -- [{"action": …, "kind": …, "schema": …, "identity": …}, …]
+    objects     jsonb       NOT NULL,     -- [{"action": ..., "kind": ..., "schema": ..., "identity": ...}, ...]
     -- The one index: changes_since() and retention read by transaction.
     PRIMARY KEY (txid, id)
 );
@@ -37,12 +37,13 @@ ALTER SEQUENCE schema_notifications.log_id_seq OWNED BY schema_notifications.log
 -- How many changes were not logged or not announced. A sequence, because it survives the rollback of what failed.
 CREATE SEQUENCE schema_notifications.losses;
 
--- What one event trigger leaves for the next within one command: the drops of an ALTER (sql_drop comes before
--- ddl_command_end), and the mark of a running CREATE/ALTER EXTENSION (objects IS NULL). The transaction-local setting
--- schema_notifications.unfinished tells that there is something here, so other commands need not look; but any user
--- can set a setting, so what counts is here.
+-- What one event trigger leaves for the next within one command: of an ALTER, what it dropped (sql_drop comes before
+-- ddl_command_end); of CREATE and ALTER EXTENSION, that its script runs; of DROP EXTENSION, the members of extensions.
+-- The transaction-local setting schema_notifications.unfinished tells that there is something here, so other commands
+-- need not look; but any user can set a setting, so what counts is here.
 CREATE UNLOGGED TABLE schema_notifications.unfinished (
     txid     xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    tag      text NOT NULL,
     objects  jsonb
 );
 
@@ -66,20 +67,21 @@ CREATE VIEW schema_notifications.created_or_altered AS
       FROM pg_event_trigger_ddl_commands()
      WHERE NOT in_extension
        AND schema_name IS DISTINCT FROM 'pg_temp'
-       AND NOT (schema_name IS NULL
-                AND classid IN ('pg_trigger'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass)
-                AND (pg_identify_object_as_address(classid, objid, 0)).object_names[1] = 'pg_temp')
+       AND (schema_name IS NULL
+            AND classid IN ('pg_trigger'::regclass, 'pg_rewrite'::regclass, 'pg_policy'::regclass)
+            AND (pg_identify_object_as_address(classid, objid, 0)).object_names[1] = 'pg_temp') IS NOT TRUE
     HAVING count(*) > 0;
 
 -- What the DDL command that fires sql_drop has dropped, likewise: what it named (original) and what depended on that
--- (normal), without the inner parts of these.
+-- (normal), without the inner parts of these, one of which is a view's rule.
 CREATE VIEW schema_notifications.dropped AS
     SELECT jsonb_agg(jsonb_build_object(
                'action', 'dropped', 'kind', object_type, 'schema', schema_name, 'identity', object_identity)) AS objects
       FROM pg_event_trigger_dropped_objects()
      WHERE (original OR normal)
        AND NOT is_temporary
-       AND NOT (schema_name IS NULL AND cardinality(address_names) > 1 AND address_names[1] = 'pg_temp')
+       AND NOT (schema_name IS NULL AND cardinality(address_names) > 1
+                AND (address_names[1] = 'pg_temp' OR object_type = 'rule' AND address_names[3] = '_RETURN'))
     HAVING count(*) > 0;
 
 -- The notice of a change, as JSON. Without a log row there is no id, without objects "truncated".
@@ -173,12 +175,11 @@ AS $$
 #variable_conflict use_variable
 DECLARE
     is_drop   boolean := starts_with(tag, 'DROP ');
-    script    boolean := false;       -- an extension's script runs
-    handed    jsonb;                  -- what sql_drop left for ddl_command_end
+    in_script boolean := false;       -- of an extension
+    left_over jsonb;                  -- by an earlier event of this command
     objects   jsonb;
     logged    schema_notifications.log;
     payload   text;
-    step      text    := 'what it changed is not known';
 BEGIN
     BEGIN
         IF event = 'sql_drop' THEN
@@ -188,26 +189,29 @@ BEGIN
         END IF;
 
         IF current_setting('schema_notifications.unfinished', true) = 'on' THEN
-            IF event = 'ddl_command_end' THEN
-                -- What sql_drop left; and at the end of an extension's command its mark.
-                WITH taken AS (
-                    DELETE FROM schema_notifications.unfinished AS u
-                     WHERE u.txid = pg_current_xact_id()
-                       AND (u.objects IS NOT NULL OR tag IN ('CREATE EXTENSION', 'ALTER EXTENSION'))
-                    RETURNING u.objects)
-                SELECT jsonb_agg(object) INTO handed FROM taken, jsonb_array_elements(taken.objects) AS object;
-                objects := coalesce(handed || objects, handed, objects);
+            -- Whatever an earlier event of this command left is taken at its last one.
+            IF is_drop OR event = 'ddl_command_end' THEN
+                WITH taken AS (DELETE FROM schema_notifications.unfinished AS u
+                                WHERE u.txid = pg_current_xact_id() AND u.tag = announce_carefully.tag RETURNING u.objects)
+                SELECT jsonb_agg(object) INTO left_over FROM taken, jsonb_array_elements(taken.objects) AS object;
             END IF;
-            script := EXISTS (SELECT FROM schema_notifications.unfinished AS u WHERE u.txid = pg_current_xact_id());
-            IF NOT script THEN
+            in_script := EXISTS (SELECT FROM schema_notifications.unfinished AS u
+                                  WHERE u.txid = pg_current_xact_id() AND u.tag IN ('CREATE EXTENSION', 'ALTER EXTENSION'));
+            IF NOT in_script THEN
                 PERFORM set_config('schema_notifications.unfinished', '', true);
             END IF;
+            IF tag = 'DROP EXTENSION' THEN
+                objects := (SELECT jsonb_agg(object) FROM jsonb_array_elements(objects) AS object
+                             WHERE object NOT IN (SELECT jsonb_array_elements(left_over)));
+            ELSE
+                objects := coalesce(left_over || objects, left_over, objects);
+            END IF;
         END IF;
-        IF objects IS NULL OR event = 'sql_drop' AND script THEN
+        IF objects IS NULL OR event = 'sql_drop' AND in_script THEN
             RETURN;
         END IF;
         IF event = 'sql_drop' AND NOT is_drop THEN
-            INSERT INTO schema_notifications.unfinished (objects) VALUES (objects);
+            INSERT INTO schema_notifications.unfinished (tag, objects) VALUES (tag, objects);
             PERFORM set_config('schema_notifications.unfinished', 'on', true);
             RETURN;
         END IF;
@@ -263,19 +267,28 @@ BEGIN
 END
 $$;
 
--- Marks that an extension's script runs, so that what it drops is not announced piece by piece.
-CREATE FUNCTION schema_notifications.mark_extension_script() RETURNS event_trigger
+-- Prepares for what an extension's command drops: the steps of its script are not announced one by one, nor are its members.
+CREATE FUNCTION schema_notifications.prepare_extension_command() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    INSERT INTO schema_notifications.unfinished (objects) VALUES (NULL);
+    -- DROP EXTENSION IF EXISTS of none has no later event, and leaves its row.
+    DELETE FROM schema_notifications.unfinished WHERE txid < pg_snapshot_xmin(pg_current_snapshot());
+    INSERT INTO schema_notifications.unfinished (tag, objects)
+    SELECT tg_tag, CASE WHEN tg_tag = 'DROP EXTENSION' THEN (
+        WITH members AS (SELECT classid, objid, objsubid FROM pg_depend WHERE deptype = 'e'),
+             parts AS (SELECT d.classid, d.objid, d.objsubid     -- such as the array type of a type
+                         FROM pg_depend AS d JOIN members AS m ON (d.refclassid, d.refobjid) = (m.classid, m.objid)
+                        WHERE d.deptype IN ('i', 'a'))
+        SELECT jsonb_agg(jsonb_build_object('action', 'dropped', 'kind', o.type, 'schema', o.schema, 'identity', o.identity))
+          FROM (TABLE members UNION TABLE parts) AS m, pg_identify_object(classid, objid, objsubid) AS o) END;
     PERFORM set_config('schema_notifications.unfinished', 'on', true);
 EXCEPTION WHEN OTHERS THEN
-    PERFORM schema_notifications.lose(tg_tag, 'what its script drops will be announced one by one', sqlerrm);
+    PERFORM schema_notifications.lose(tg_tag, 'what it drops will be announced object by object', sqlerrm);
 END
 $$;
 
--- Retention as configured with ALTER DATABASE … SET or ALTER ROLE ALL SET. The session's own value is not asked: any
+-- Retention as configured with ALTER DATABASE ... SET or ALTER ROLE ALL SET. The session's own value is not asked: any
 -- user could set it, and so prune the log.
 CREATE FUNCTION schema_notifications.configured(setting_name text, default_value text) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -328,8 +341,8 @@ CREATE EVENT TRIGGER schema_notifications_ddl_command_end ON ddl_command_end
 CREATE EVENT TRIGGER schema_notifications_sql_drop ON sql_drop
     EXECUTE FUNCTION schema_notifications.notify_schema_change();
 CREATE EVENT TRIGGER schema_notifications_extension_start ON ddl_command_start
-    WHEN TAG IN ('CREATE EXTENSION', 'ALTER EXTENSION')
-    EXECUTE FUNCTION schema_notifications.mark_extension_script();
+    WHEN TAG IN ('CREATE EXTENSION', 'ALTER EXTENSION', 'DROP EXTENSION')
+    EXECUTE FUNCTION schema_notifications.prepare_extension_command();
 
 -- Also under session_replication_role = replica: a subscriber's schema changes are changes.
 ALTER EVENT TRIGGER schema_notifications_ddl_command_end ENABLE ALWAYS;
@@ -474,7 +487,7 @@ BEGIN
        AND (evtname, evtevent, evtfoid) IN (
                ('schema_notifications_ddl_command_end', 'ddl_command_end', 'schema_notifications.notify_schema_change'::regproc),
                ('schema_notifications_sql_drop', 'sql_drop', 'schema_notifications.notify_schema_change'::regproc),
-               ('schema_notifications_extension_start', 'ddl_command_start', 'schema_notifications.mark_extension_script'::regproc));
+               ('schema_notifications_extension_start', 'ddl_command_start', 'schema_notifications.prepare_extension_command'::regproc));
     SELECT fingerprint = schema_notifications.fingerprint() INTO function_unaltered FROM schema_notifications.state;
     SELECT changed_at INTO last_change FROM schema_notifications.log ORDER BY txid DESC, id DESC LIMIT 1;
     SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO losses FROM schema_notifications.losses;
@@ -483,7 +496,7 @@ BEGIN
 
     problem := nullif(concat_ws(' ',
         CASE WHEN NOT triggers_enabled THEN
-            'An event trigger is missing or disabled: run ALTER EVENT TRIGGER … ENABLE ALWAYS for schema_notifications_ddl_command_end, '
+            'An event trigger is missing or disabled: run ALTER EVENT TRIGGER ... ENABLE ALWAYS for schema_notifications_ddl_command_end, '
             'schema_notifications_sql_drop and schema_notifications_extension_start (and SET event_triggers = on).' END,
         CASE WHEN function_unaltered IS NOT TRUE THEN
             'A function of the extension was altered: DROP EXTENSION schema_notifications, then CREATE EXTENSION schema_notifications.' END,
