@@ -47,7 +47,7 @@ lint: ## Check style, types and shell scripts
 test: ## Set up, lint, and run all tests; what is missing is an error, nothing is skipped
 	@toolchain/setup --tests
 	@$(MAKE) lint
-	@$(ENV) && NOTHING_SKIPPED=1 pytest
+	@$(ENV) && NOTHING_SKIPPED=1 pytest -n 2 --dist worksteal
 
 bench: ## Measure what the notifications cost
 	@toolchain/setup

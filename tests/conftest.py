@@ -21,7 +21,9 @@ NEEDS = {
 def is_here(program: str) -> bool:
     """Whether a program can be run; for docker, whether its engine answers."""
     path = shutil.which(program) or shutil.which(program, path="/usr/sbin")
-    return path is not None and (program != "docker" or not subprocess.run([path, "info"], capture_output=True, check=False).returncode)
+    if path and program == "docker":
+        return subprocess.run([path, "info"], capture_output=True, check=False).returncode == 0
+    return path is not None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
