@@ -7,8 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Deploy, Registry
-from fake import FakeCoolify, Refusal, docker
+from coolify_fixtures import Deploy, Registry
+from fake_coolify import FakeCoolify, Refusal, docker
 from notifying_postgres.coolify.client import Coolify, CoolifyError
 from notifying_postgres.coolify.database import Databases, Incomplete, Refused
 from notifying_postgres.coolify.handlers import DatabaseHandler

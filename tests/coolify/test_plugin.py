@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, Registry
-from fake import FakeCoolify, docker
+from coolify_fixtures import REPOSITORY, Registry
+from fake_coolify import FakeCoolify, docker
 from notifying_postgres.component import NotifyingPostgres
 from notifying_postgres.coolify.plugin import Plugin
 
@@ -38,8 +38,8 @@ if args:
 
 
 @dataclass
-class Stack:
-    """A stack of its own, in a folder of its own."""
+class Program:
+    """A program of its own, in a folder of its own."""
 
     folder: Path
     environment: dict[str, str]
@@ -62,7 +62,7 @@ class Stack:
 
 
 @pytest.fixture
-def stack(tmp_path: Path, fake: FakeCoolify) -> Iterator[Stack]:
+def program(tmp_path: Path, fake: FakeCoolify) -> Iterator[Program]:
     folder = tmp_path / "stack"
     (folder / "state").mkdir(parents=True)
     (folder / "Pulumi.yaml").write_text(PROJECT)
@@ -72,63 +72,63 @@ def stack(tmp_path: Path, fake: FakeCoolify) -> Iterator[Stack]:
         "PULUMI_CONFIG_PASSPHRASE": "x",
         "PULUMI_SKIP_UPDATE_CHECK": "true",
     }
-    made = Stack(folder, {**os.environ, **state})
+    made = Program(folder, {**os.environ, **state})
     made.run("stack", "init", "test")
     made.run("config", "set", "coolifyUrl", fake.url)
     made.run("config", "set", "--secret", "coolifyToken", fake.token)
     yield made
 
 
-def test_a_stacks_life(stack: Stack, fake: FakeCoolify, registry: Registry) -> None:
+def test_a_stacks_life(program: Program, fake: FakeCoolify, registry: Registry) -> None:
     args: dict[str, Any] = {"image": registry.reference, **PLACE}
     args |= {"postgres_password": "secret-one", "start_timeout": 60}
-    said = stack.up(args)
+    said = program.up(args)
     assert "Coolify reports running:healthy" in said
-    outputs = json.loads(stack.run("stack", "output", "--json", "--show-secrets"))
+    outputs = json.loads(program.run("stack", "output", "--json", "--show-secrets"))
     uuid = outputs["uuid"]
     assert outputs["status"] == "running:healthy"
     assert outputs["url"] == f"postgres://postgres:secret-one@{uuid}:5432/postgres"
     assert docker("inspect", "--format", "{{.State.Running}}", uuid) == "true"
-    stack.up(args, "--expect-no-changes")
+    program.up(args, "--expect-no-changes")
 
     # Neither the token nor the password is anywhere in clear text.
-    state = "".join(path.read_text() for path in stack.folder.rglob("*.json*"))
+    state = "".join(path.read_text() for path in program.folder.rglob("*.json*"))
     for secret in ("secret-one", fake.token):
         assert secret not in said + state
 
     # Changes reach Coolify, the password by the record's own resource; a drift is seen by a refresh.
     args |= {"postgres_password": "secret-two", "description": "Orders"}
-    stack.up(args)
+    program.up(args)
     assert fake.databases[uuid].fields["postgres_password"] == "secret-two"
     assert fake.databases[uuid].fields["description"] == "Orders"
     fake.databases[uuid].fields["description"] = "by hand"
-    assert "by hand" in stack.run("refresh", "--yes", "--skip-preview", "--diff")
+    assert "by hand" in program.run("refresh", "--yes", "--skip-preview", "--diff")
 
     # What would need another database is refused, in the preview already.
-    stack.write({**args, "postgres_db": "other"})
-    assert "since its first start" in stack.run("preview", fails=True)
+    program.write({**args, "postgres_db": "other"})
+    assert "since its first start" in program.run("preview", fails=True)
 
     # Forgotten, and adopted again as it is: nothing restarts.
     kind = "notifying-postgres:index:CoolifyDatabase"
-    stack.run("state", "delete", "--yes", "--target-dependents", f"urn:pulumi:test::notifying-postgres::{kind}::orders")
-    stack.run("import", "--yes", "--skip-preview", "--protect=false", "--generate-code=false", kind, "orders", uuid)
+    program.run("state", "delete", "--yes", "--target-dependents", f"urn:pulumi:test::notifying-postgres::{kind}::orders")
+    program.run("import", "--yes", "--skip-preview", "--protect=false", "--generate-code=false", kind, "orders", uuid)
     before = docker("inspect", "--format", "{{.State.StartedAt}}", uuid)
-    stack.up(args)
+    program.up(args)
     assert docker("inspect", "--format", "{{.State.StartedAt}}", uuid) == before
     assert fake.databases[uuid].fields["description"] == "Orders", "the drift is mended"
 
-    stack.run("destroy", "--yes", "--skip-preview")
+    program.run("destroy", "--yes", "--skip-preview")
     assert fake.databases[uuid].deleted
     assert docker("volume", "ls", "-q", "--filter", f"name=postgres-data-{uuid}") == f"postgres-data-{uuid}"
 
 
-def test_a_deploy_that_fails_goes_on_where_it_stopped(stack: Stack, fake: FakeCoolify, registry: Registry) -> None:
+def test_a_deploy_that_fails_goes_on_where_it_stopped(program: Program, fake: FakeCoolify, registry: Registry) -> None:
     args: dict[str, Any] = {"image": f"127.0.0.1:{registry.port}/absent:16", **PLACE}
     args |= {"postgres_password": "x", "start_timeout": 2}
-    said = stack.up(args, fails=True)
+    said = program.up(args, fails=True)
     assert "Most often the image cannot be pulled" in said
     assert "coolify/database.py" not in said, "a sentence, not a traceback"
-    stack.up({**args, "image": registry.reference, "start_timeout": 60})
+    program.up({**args, "image": registry.reference, "start_timeout": 60})
     assert len(fake.databases) == 1
 
 

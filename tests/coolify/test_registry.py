@@ -10,8 +10,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from conftest import Registry, shell
-from fake import docker
+from coolify_fixtures import Registry, shell
+from fake_coolify import docker
 from notifying_postgres.registry import registry_scripts
 
 

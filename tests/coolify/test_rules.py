@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from fake import mount_by_expression
+from fake_coolify import mount_by_expression
 from hypothesis import given
 from hypothesis import strategies as st
 from notifying_postgres.coolify import rules

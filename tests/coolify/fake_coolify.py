@@ -291,9 +291,9 @@ class FakeCoolify:
             (one, "GET", lambda uuid, query: self._show(uuid)),
             (one, "PATCH", self._patch),
             (one, "DELETE", self._remove),
-            (f"{one}/start", "POST", lambda uuid, body: self._act(uuid, "start")),
-            (f"{one}/stop", "POST", lambda uuid, body: self._act(uuid, "stop")),
-            (f"{one}/restart", "POST", lambda uuid, body: self._act(uuid, "restart")),
+            (f"{one}/start", "POST", lambda uuid, body: self.act(uuid, "start")),
+            (f"{one}/stop", "POST", lambda uuid, body: self.act(uuid, "stop")),
+            (f"{one}/restart", "POST", lambda uuid, body: self.act(uuid, "restart")),
             (f"{one}/move", "POST", self._move),
             (f"{one}/logs", "GET", self._logs),
             (f"{one}/storages", "GET", lambda uuid, query: {"persistent_storages": self._find(uuid).storages, "file_storages": []}),
@@ -433,7 +433,7 @@ class FakeCoolify:
         self._jobs.put(lambda: self._delete(database, given["delete_volumes"], given["docker_cleanup"]))
         return {"message": "Database deletion request queued."}
 
-    def _act(self, uuid: str, action: str) -> Json:
+    def act(self, uuid: str, action: str) -> Json:
         database = self._find(uuid)
         if action == "start" and "running" in database.status:
             raise Refusal(400, {"message": "Database is already running."})

@@ -1,0 +1,112 @@
+"""A Coolify that is not one, on the real engine: our image in a real registry on loopback, and `docker` to look behind it."""
+
+import os
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from fake_coolify import FakeCoolify, docker
+from notifying_postgres.coolify.client import Coolify
+from notifying_postgres.coolify.database import Databases
+from notifying_postgres.registry import registry_scripts
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def shell(script: str) -> str:
+    done = subprocess.run(["sh"], input=script, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry on loopback, and the name under which the host can pull our image from it."""
+
+    image: str
+    image_id: str
+    port: int
+    registry_image: str
+    reference: str
+
+    @property
+    def container(self) -> str:
+        return f"notifying-postgres-registry-{self.port}"
+
+    def push(self, image_id: str) -> str:
+        """Pushes another build of the same image."""
+        return shell(registry_scripts(self.image, image_id, self.port, self.registry_image)[0])
+
+
+@pytest.fixture(scope="session")
+def built_image() -> Iterator[tuple[str, str]]:
+    """Our image, built by its own script: its name and id."""
+    name = f"coolify-test-{uuid.uuid4().hex[:8]}:16"
+    base = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "notifying-postgres/base:16")
+    script = REPOSITORY / "image" / "build-postgres-image.sh"
+    built = subprocess.run(
+        ["bash", script, "--yes", "--image", name, "--base-image", base], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert built.returncode == 0, built.stderr
+    yield name, built.stdout.strip().splitlines()[-1]
+    docker("image", "rm", name, check=False)
+
+
+@pytest.fixture(scope="session")
+def registry_image() -> str:
+    """The registry's own image."""
+    script = REPOSITORY / "toolchain" / "registry-image" / "build"
+    return subprocess.run([script], capture_output=True, text=True, check=True, timeout=120).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def registry(built_image: tuple[str, str], registry_image: str) -> Iterator[Registry]:
+    """The registry, filled. Its port, like most, is one from which Coolify would derive a wrong mount."""
+    image, image_id = built_image
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    push, remove = registry_scripts(image, image_id, port, registry_image)
+    yield Registry(image, image_id, port, registry_image, reference=shell(push))
+    shell(remove)
+
+
+@pytest.fixture(scope="session")
+def network() -> Iterator[str]:
+    """A network as Coolify's destinations are, on which containers find each other by name."""
+    name = f"coolify-test-{uuid.uuid4().hex[:8]}"
+    docker("network", "create", name)
+    yield name
+    docker("network", "rm", name, check=False)
+
+
+@pytest.fixture
+def fake(network: str, tmp_path: Path) -> Iterator[FakeCoolify]:
+    with FakeCoolify(tmp_path, network) as server:
+        yield server
+
+
+@pytest.fixture
+def without_engine(fake: FakeCoolify) -> None:
+    """For what is between the resource and the API alone."""
+    fake.without_engine = True
+
+
+@dataclass
+class Deploy:
+    """Databases of the fake Coolify, and what was logged on the way."""
+
+    databases: Databases
+    log: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def deploy(fake: FakeCoolify) -> Iterator[Deploy]:
+    log: list[str] = []
+    with Coolify(fake.url, fake.token) as coolify:
+        yield Deploy(Databases(coolify, log.append, sleep=lambda seconds: time.sleep(seconds / 10)), log)

@@ -1,0 +1,42 @@
+"""NotifyingPostgres with a database in Coolify: the project's own program over SSH, with the real CLI."""
+
+from typing import Any
+
+from fake_coolify import FakeCoolify, docker
+from harness import Sshd, Stack
+from test_database import connect, tags_of_notices
+
+
+def test_a_database_in_coolify_from_config_to_notice(fake: FakeCoolify, sshd: Sshd, stack: Stack, registry_image: str) -> None:
+    stack.env["NOTIFYING_POSTGRES_REGISTRY_IMAGE"] = registry_image
+    place = {"project": "shop", "environment": "production", "server": "localhost"}
+    orders: dict[str, Any] = {"password": "first", "coolify": {**place, "tags": ["shop"]}}
+    stack.config |= {**sshd.config, "coolifyUrl": fake.url, "coolifyToken": fake.token, "databases": {"orders": orders}}
+    stack.up()
+    outputs = stack.outputs()
+    [uuid] = fake.databases
+    assert outputs["urls"] == {"orders": f"postgresql://postgres:first@{uuid}:5432/orders"}
+    assert outputs["databases"]["orders"]["check"]["ok"] is True
+    image = docker("inspect", "--format", "{{.Config.Image}}", uuid)
+    assert image.startswith(f"127.0.0.1:16/{stack.name}:16-")
+    patched = [path for method, path, _ in fake.requests if method == "PATCH"]
+    assert not any(path.endswith("/storages") for path in patched), "the registry's port leads Coolify to the right mount"
+    stack.up("--expect-no-changes")
+
+    # Another password: PostgreSQL has it before Coolify's record does, and no restart is needed.
+    orders["password"] = "second"
+    stack.up()
+    assert fake.databases[uuid].fields["postgres_password"] == "second"
+    with connect(uuid, "second", "orders") as connection:
+        connection.execute("CREATE TABLE kept ()")
+    fake.act(uuid, "restart")
+    fake.settle()
+    stack.refresh()
+    stack.up()
+    with connect(uuid, "second", "orders") as connection:
+        assert tags_of_notices(connection, "DROP TABLE kept") == ["DROP TABLE"]
+
+    stack.destroy()
+    assert fake.databases[uuid].deleted
+    assert docker("volume", "ls", "-q", "--filter", f"name=postgres-data-{uuid}")
+    assert docker("ps", "-aq", "--filter", "name=notifying-postgres-registry-16") == ""
