@@ -1,6 +1,6 @@
 // Pulumi's language host for Python, from the last SDK module that carries it:
 //   go build -o DIR tool
-module notifying-postgres/toolchain/language-host
+module notifying-postgres/toolchain/language-host-python
 
 go 1.24
 
