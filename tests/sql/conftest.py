@@ -23,9 +23,7 @@ class Database:
         self.name = name
 
     def connect(self, user: str = "postgres", **options: Any) -> psycopg.Connection[tuple[Any, ...]]:
-        return psycopg.connect(
-            host="127.0.0.1", port=self.cluster.port, dbname=self.name, user=user, autocommit=True, **options
-        )
+        return psycopg.connect(host="127.0.0.1", port=self.cluster.port, dbname=self.name, user=user, autocommit=True, **options)
 
     def execute(self, statements: str, *values: object) -> list[tuple[Any, ...]]:
         """Runs statements in a session of their own, in autocommit; returns the rows of the last, if it has any."""

@@ -421,7 +421,11 @@ def test_a_payload_never_passes_7999_bytes(database: Database, character: str) -
             assert notice["objects"] == objects
         return len(payload.encode()), notice.get("truncated", False)
 
-    database.execute("ALTER SEQUENCE schema_notifications.log_id_seq RESTART 100000")  # ids of one length
+    # Ids, of log rows and of transactions, that have the same number of digits throughout.
+    database.execute("ALTER SEQUENCE schema_notifications.log_id_seq RESTART 100000")
+    database.execute(
+        "DO $$ BEGIN WHILE pg_current_xact_id()::text::int < 10000 LOOP COMMIT; END LOOP; END $$"
+    )
     small, large = drop(20, 1)[0], drop(30, 1)[0]
     others = 20 + 10 * (7999 - small) // (large - small)
     size, truncated = drop(others, 1)

@@ -6,6 +6,7 @@ check, diff, create, read, update and delete, so that `pulumi refresh` sees drif
 
 import argparse
 import asyncio
+import inspect
 import json
 import sys
 import threading
@@ -17,7 +18,7 @@ import grpc
 import grpc.aio
 import pulumi
 from google.protobuf import any_pb2, empty_pb2, struct_pb2
-from pulumi.provider.experimental.analyzer import Analyzer
+from pulumi.provider.experimental.analyzer import Analyzer, PropertyDefinition
 from pulumi.provider.experimental.component import ComponentProvider
 from pulumi.provider.experimental.property_value import Computed, PropertyValue
 from pulumi.provider.experimental.schema import ComplexType, Property
@@ -26,7 +27,7 @@ from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, provider_pb2, provider_pb2_grpc, status_pb2
 from pulumi.runtime.rpc import UNKNOWN
 
-from .args import CoolifyDatabaseArgs, CoolifyPasswordArgs
+from .args import CoolifyArgs, CoolifyDatabaseArgs, CoolifyPasswordArgs
 from .client import CoolifyError
 from .handlers import HANDLERS, SECRETS, Handler, Incomplete, Refused, Settings, Task
 
@@ -43,7 +44,7 @@ _OUTPUTS: dict[str, dict[str, tuple[str, str]]] = {
         "volumeName": ("string", "The volume that holds the data, on the server."),
         "projectUuid": ("string", "The project's uuid."),
         "environmentUuid": ("string", "The environment's uuid."),
-        "environmentId": ("number", "The environment's number, by which Coolify's records name it."),
+        "environmentId": ("integer", "The environment's number, by which Coolify's records name it."),
         "serverUuid": ("string", "The server's uuid."),
         "destinationUuid": ("string", "The destination's uuid."),
         "backupUuids": ("array", "The uuids of the scheduled backups, in the order of `backups`."),
@@ -262,23 +263,26 @@ def _value(value: Any) -> PropertyValue:
 
 
 def schema(components: str) -> str:
-    """Adds the Coolify resources and the provider's configuration to the schema of the components.
+    """Adds the Coolify resources and the provider's configuration to the schema of the components, and marks the secrets.
 
     :param components: the schema that the SDK derived from the components, as JSON.
     """
     package: dict[str, Any] = json.loads(components)
     analyzer = Analyzer(PACKAGE)
+    # The SDK finds no descriptions of what a TypedDict inherits.
+    inherited = _properties(analyzer.analyze_type(CoolifyArgs, is_component_output=False)[0])
     for name, args in {"CoolifyDatabase": CoolifyDatabaseArgs, "CoolifyPassword": CoolifyPasswordArgs}.items():
         definitions, _ = analyzer.analyze_type(args, is_component_output=False)
-        inputs = {key: _property(Property.from_definition(one).to_json(), key) for key, one in definitions.items()}
-        outputs = {key: _property(_output(kind, text), key) for key, (kind, text) in _OUTPUTS[name].items()}
+        inputs = {key: inherited.get(key, {}) | one for key, one in _properties(definitions).items()}
+        outputs = {key: _output(kind, text) for key, (kind, text) in _OUTPUTS[name].items()}
+        required = sorted(key for key, one in definitions.items() if not one.optional)
         package["resources"][f"{PACKAGE}:index:{name}"] = {
             "description": args.__doc__,
             "type": "object",
             "inputProperties": inputs,
-            "requiredInputs": sorted(key for key, one in definitions.items() if not one.optional),
+            "requiredInputs": required,
             "properties": inputs | outputs,
-            "required": sorted(key for key, one in definitions.items() if not one.optional),
+            "required": required,
         }
     for name, definition in analyzer.type_definitions.items():
         package["types"][f"{PACKAGE}:index:{name}"] = _without_nulls(ComplexType.from_definition(definition).to_json())
@@ -288,11 +292,16 @@ def schema(components: str) -> str:
     }
     package["config"] = {"variables": config}
     package["provider"] = {"type": "object", "inputProperties": config}
+    for described in (*package["resources"].values(), *package["types"].values()):
+        described["description"] = inspect.cleandoc(described["description"])
+        for properties in (described["properties"], described.get("inputProperties", {})):
+            for key in properties.keys() & (SECRETS | {"urls"}):
+                properties[key]["secret"] = True
     return json.dumps(package)
 
 
-def _property(definition: dict[str, Any], key: str) -> dict[str, Any]:
-    return {**_without_nulls(definition), **({"secret": True} if key in SECRETS else {})}
+def _properties(definitions: Mapping[str, PropertyDefinition]) -> dict[str, dict[str, Any]]:
+    return {key: _without_nulls(Property.from_definition(one).to_json()) for key, one in definitions.items()}
 
 
 def _output(kind: str, description: str) -> dict[str, Any]:
