@@ -47,8 +47,8 @@ package = json.loads(schema(ComponentProvider([NotifyingPostgres], PACKAGE, vers
 print(f"""\
 # The package `{PACKAGE}` {VERSION}
 
-Written by `python toolchain/api_page.py` from the package's schema. In Python the names are in snake_case (`private_key_file`), and so
-are the keys of what the outputs hold.
+Written by `python toolchain/api_page.py` from the package's schema. In Python the names are in snake_case
+(`private_key_file`), and so are the keys of what the outputs hold.
 
 ## Configuration of the provider
 """)
