@@ -128,15 +128,18 @@ class Cluster:
     def kill(self) -> None:
         """As a power cut: every process of the server gets SIGKILL at once."""
         assert self._process is not None
-        # each backend is the leader of its own process group, so they are found as children
+        # held still first, so that none is born meanwhile; each is the leader of its own process group
+        self._process.send_signal(signal.SIGSTOP)
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        for pid in (self._process.pid, *map(int, children)):
-            try:
+        for pid in map(int, children):
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue  # it ended by itself meanwhile
+        self._process.kill()
         self._process.wait()
         self._process = None
+        # the next server refuses to start while one of them still holds the shared memory
+        while any(_runs(pid) for pid in children):
+            time.sleep(0.005)
 
     def url(self, database: str = "postgres", user: str = "postgres", port: int | None = None) -> str:
         return f"postgresql://{user}@127.0.0.1:{port or self.port}/{database}"
@@ -153,6 +156,13 @@ class Cluster:
         if extension:
             self.execute("CREATE EXTENSION schema_notifications", name)
         return self.url(name)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def _free_port() -> int:

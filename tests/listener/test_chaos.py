@@ -1,0 +1,181 @@
+"""Proof of "exactly once": servers die, connections are cut and freeze, the listener is killed, while eight writers commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from proxy import Proxy
+
+from tests.postgres import Cluster
+
+WRITERS = 8
+SECONDS = 14
+
+# Stores each event and its cursor in one write, so that a kill leaves either both or none: a consumer that is exact.
+CONSUMER = """
+import json, os, sys
+from schema_changes import Reset, listen_sync
+url, path = sys.argv[1:]
+with open(path, "ab+") as file:
+    file.seek(0)
+    *whole, _ = file.read().split(b"\\n")
+    file.truncate(sum(len(line) + 1 for line in whole))  # a line that a kill cut short was not handled
+    cursor = json.loads(whole[-1])["cursor"]
+    for event in listen_sync(url, cursor=cursor, heartbeat=0.5, backoff=(0.05, 0.5)):
+        line = {"cursor": event.cursor, "reset": event.reason} if isinstance(event, Reset) else {
+            "cursor": event.cursor, "id": event.id, "names": [item.identity for item in event.objects], "tag": event.tag}
+        os.write(file.fileno(), json.dumps(line).encode() + b"\\n")
+"""
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """Durable, for it is killed: with fsync off that would be unfair."""
+    with Cluster(settings={"fsync": "on", "synchronous_commit": "on", "restart_after_crash": "off"}) as cluster:
+        yield cluster
+
+
+class Writer(threading.Thread):
+    """Creates and drops tables in transactions of one to four commands, some long, some rolled back; knows what it committed."""
+
+    def __init__(self, url: str, number: int, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.url, self.number, self.stopping = url, number, stop
+        self.random = random.Random(number)
+        self.committed: list[str] = []
+        # the server died while the answer to COMMIT was on its way
+        self.unknown: list[list[str]] = []
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            serial = 0
+            while not self.stopping.is_set():
+                try:
+                    with psycopg.connect(self.url, autocommit=True, connect_timeout=2) as connection:
+                        while not self.stopping.is_set():
+                            serial = self.transaction(connection, serial)
+                except psycopg.OperationalError:
+                    time.sleep(0.05)
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def transaction(self, connection: psycopg.Connection, serial: int) -> int:
+        names = []
+        connection.execute("BEGIN")
+        for _ in range(self.random.choice([1, 1, 2, 4])):
+            serial += 1
+            names.append(f"public.w{self.number}_{serial}")
+            connection.execute(f"CREATE TABLE {names[-1]} ()")  # type: ignore[call-overload]
+        if self.random.random() < 0.1:
+            time.sleep(self.random.random() * 0.3)
+        if self.random.random() < 0.1:
+            connection.execute("ROLLBACK")
+            return serial
+        try:
+            connection.execute("COMMIT")
+            self.committed += names
+        except psycopg.OperationalError:
+            self.unknown.append(names)
+            raise
+        time.sleep(self.random.random() * 0.04)
+        return serial
+
+
+def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, tmp_path: Path) -> None:
+    chance = random.Random(5)
+    url = own_cluster.create_database("app")
+    with psycopg.connect(url) as connection:
+        ((cursor,),) = connection.execute("SELECT cursor FROM schema_notifications.changes_since()")
+    journal = tmp_path / "journal"
+    journal.write_text(json.dumps({"cursor": cursor}) + "\n")
+    happened: Counter[str] = Counter()
+    stop = threading.Event()
+    writers = [Writer(url, number, stop) for number in range(WRITERS)]
+
+    with Proxy(own_cluster.port) as proxy:
+        command = [sys.executable, "-c", CONSUMER, own_cluster.url("app", port=proxy.port), str(journal)]
+
+        def start_listener() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+        listener = start_listener()
+        for writer in writers:
+            writer.start()
+        events = ["kill server", "restart server", "terminate", "cut", "freeze", "kill listener"]
+        # each at least twice, in random order
+        plan = events * 2 + chance.choices(["terminate", "cut", "kill listener"], k=8)
+        chance.shuffle(plan)
+        for event in plan:
+            time.sleep(chance.random() * 2 * SECONDS / len(plan))
+            happened[event] += 1
+            match event:
+                case "kill server":
+                    own_cluster.kill()
+                    own_cluster.start()
+                case "restart server":
+                    own_cluster.stop()
+                    own_cluster.start()
+                case "terminate":
+                    own_cluster.execute(
+                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'schema_changes'"
+                    )
+                case "cut":
+                    proxy.cut()
+                case "freeze":
+                    proxy.freeze()
+                    time.sleep(1.5)
+                    proxy.thaw()
+                case "kill listener":
+                    assert listener.poll() is None, listener.communicate()[1].decode()
+                    listener.send_signal(signal.SIGKILL)
+                    listener.communicate()
+                    time.sleep(chance.random() * 0.5)
+                    listener = start_listener()
+        stop.set()
+        for writer in writers:
+            writer.join(30)
+            assert writer.error is None
+        # A last change, so that there is an end to wait for.
+        own_cluster.execute("CREATE TABLE public.the_end ()", "app")
+        deadline = time.monotonic() + 30
+        while b"public.the_end" not in journal.read_bytes():
+            assert listener.poll() is None, listener.communicate()[1].decode()
+            assert time.monotonic() < deadline, "the listener did not catch up"
+            time.sleep(0.05)
+        time.sleep(0.5)
+        listener.send_signal(signal.SIGKILL)
+        listener.communicate()
+
+    lines = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
+    assert not [line for line in lines if "reset" in line]
+    delivered = [name for line in lines for name in line["names"]]
+    assert [name for name, times in Counter(delivered).items() if times > 1] == []
+    committed = {name for writer in writers for name in writer.committed} | {"public.the_end"}
+    assert committed - set(delivered) == set()
+    # what came besides is exactly what the database has: transactions whose COMMIT was not answered
+    ((there,),) = own_cluster.execute(
+        "SELECT array_agg('public.' || relname) FROM pg_class WHERE relkind = 'r' AND relnamespace = 2200", "app"
+    )
+    assert isinstance(there, list)
+    assert set(delivered) == set(there)
+    assert all(happened[event] >= 2 for event in events)
+    assert len(delivered) > 1000
+    print(
+        f"{len(delivered)} changes, {dict(happened)}, {sum(len(writer.unknown) for writer in writers)} unanswered commits",
+        file=sys.stderr,
+    )
+    assert os.path.getsize(journal) > 0

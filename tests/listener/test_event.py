@@ -1,0 +1,130 @@
+"""The parser, with everything that a notice may hold."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schema_changes.cursor import Position
+from schema_changes.event import ChangedObject, MalformedNotice, SchemaChange, parse_notice
+
+text = st.text(max_size=20)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=8,
+)
+objects = st.fixed_dictionaries(
+    {"action": st.sampled_from(["created", "altered", "dropped"]), "kind": text, "schema": st.none() | text, "identity": text}
+)
+notices = st.fixed_dictionaries(
+    {
+        "type": st.just("ddl_command_end"),
+        "tag": text,
+        "timestamp": st.datetimes(timezones=st.just(UTC)).map(
+            lambda at: at.isoformat(sep=" ", timespec="milliseconds").removesuffix(":00")
+        ),
+    },
+    optional={
+        "id": st.integers(0, 2**63 - 1),
+        "database": text,
+        "user": text,
+        "txid": st.integers(0, 2**64 - 1).map(str),
+        "objects": st.lists(objects, max_size=3),
+        "truncated": st.just(True),
+    },
+)
+
+
+def test_the_payload_of_the_specification() -> None:
+    payload = '{"type":"ddl_command_end","tag":"CREATE TABLE","timestamp":"2025-11-07 12:34:56.789+00"}'
+    assert parse_notice(payload) == SchemaChange(
+        type="ddl_command_end", tag="CREATE TABLE", timestamp=datetime(2025, 11, 7, 12, 34, 56, 789000, UTC), raw=payload
+    )
+
+
+@given(notices, st.dictionaries(text.map("x_".__add__), json_values, max_size=3))
+def test_every_notice_is_read_whatever_later_versions_add(notice: dict[str, Any], later: dict[str, Any]) -> None:
+    payload = json.dumps(notice | later)
+    change = parse_notice(payload)
+    assert (change.type, change.tag, change.id, change.database, change.user, change.truncated, change.raw) == (
+        notice["type"],
+        notice["tag"],
+        notice.get("id"),
+        notice.get("database"),
+        notice.get("user"),
+        notice.get("truncated", False),
+        payload,
+    )
+    assert change.timestamp == datetime.fromisoformat(notice["timestamp"])
+    assert change.timestamp.utcoffset() is not None
+    assert change.txid == (int(notice["txid"]) if "txid" in notice else None)
+    assert change.objects == tuple(ChangedObject(**item) for item in notice.get("objects", ()))
+    with pytest.raises(AttributeError):
+        change.tag = "other"  # type: ignore[misc]
+
+
+@given(
+    text
+    | json_values.map(json.dumps)
+    | st.dictionaries(st.sampled_from(["type", "tag", "timestamp", "id", "objects"]), json_values).map(json.dumps)
+)
+def test_anything_else_is_malformed_or_read_but_never_another_error(payload: str) -> None:
+    try:
+        parse_notice(payload)
+    except MalformedNotice as error:
+        assert str(error)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"timestamp": "2025-11-07 12:34:56"},
+        {"timestamp": "yesterday"},
+        {"timestamp": None},
+        {"tag": 1},
+        {"id": "x"},
+        {"id": True},
+        {"id": 1.5},
+        {"objects": {}},
+        {"objects": [1]},
+        {"objects": [{"kind": "table"}]},
+    ],
+)
+def test_malformed(change: dict[str, Any]) -> None:
+    notice = {"type": "ddl_command_end", "tag": "CREATE TABLE", "timestamp": "2025-11-07 12:34:56.789+00"}
+    parse_notice(json.dumps(notice))
+    with pytest.raises(MalformedNotice):
+        parse_notice(json.dumps(notice | change))
+
+
+def test_nesting_that_exhausts_the_parser_is_malformed() -> None:
+    with pytest.raises(MalformedNotice):
+        parse_notice("[" * 7999)
+
+
+@given(st.lists(st.integers(1, 50)), st.integers(1, 50))
+def test_a_position_holds_the_ids_added_to_it_and_survives_being_written(ids: list[int], other: int) -> None:
+    position = Position("1-7-5-1-10.20.12_15")
+    for number in ids:
+        position.add(number)
+    again = Position(str(position))
+    assert str(again) == str(position)
+    assert len(again) == len(set(ids))
+    assert all(number in again for number in ids)
+    assert (other in again) == (other in ids)
+
+
+@given(st.integers(0, 30), st.integers(0, 10), st.sets(st.integers(0, 40)), st.integers(0, 50))
+def test_a_position_shows_what_its_snapshot_shows(xmin: int, width: int, running: set[int], txid: int) -> None:
+    xmax = xmin + width
+    inside = sorted(number for number in running if xmin <= number < xmax)
+    position = Position(f"1-7-5-1-{xmin}.{xmax}.{'_'.join(map(str, inside))}")
+    assert position.is_readable
+    # the definition of pg_visible_in_snapshot()
+    assert position.shows(txid) == (txid < xmax and txid not in inside)
