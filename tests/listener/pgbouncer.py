@@ -33,7 +33,7 @@ class PgBouncer:
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = any\npool_mode = {mode}\ndefault_pool_size = 3\n"
         )
-        self._command = [program, settings]
+        self._command = [program, str(settings)]
 
     def __enter__(self) -> PgBouncer:
         with (self.folder / "log").open("wb") as log:

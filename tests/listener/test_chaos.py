@@ -79,7 +79,7 @@ class Writer(threading.Thread):
         for _ in range(self.random.choice([1, 1, 2, 4])):
             serial += 1
             names.append(f"public.w{self.number}_{serial}")
-            connection.execute(f"CREATE TABLE {names[-1]} ()")  # type: ignore[call-overload]
+            connection.execute(f"CREATE TABLE {names[-1]} ()")
         if self.random.random() < 0.1:
             time.sleep(self.random.random() * 0.3)
         if self.random.random() < 0.1:

@@ -6,26 +6,59 @@ import asyncio
 import logging
 import uuid
 from collections import Counter
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import psycopg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schema_changes import Reset, SchemaChange, listen
+from schema_changes import Reset, listen
+from schema_changes.errors import Unreachable
 
 SESSIONS = 4
 steps = st.lists(
-    st.tuples(st.sampled_from(["change", "change", "change", "commit", "commit", "rollback"]), st.integers(0, SESSIONS - 1))
-    | st.tuples(st.sampled_from(["take", "restart", "terminate", "silence", "forge", "unlogged wide"]), st.just(0)),
-    min_size=5,
-    max_size=40,
+    st.tuples(st.sampled_from(["change", "change", "commit", "commit", "rollback"]), st.integers(0, SESSIONS - 1))
+    | st.tuples(st.sampled_from(["wait", "restart", "restart", "terminate", "silent", "wide", "forge"]), st.just(0)),
+    min_size=10,
+    max_size=60,
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=steps, verify=st.booleans())
+class Consumer:
+    """Takes events in a task of its own and keeps the cursor of the last, as an application would."""
+
+    def __init__(self, database: str, cursor: str, verify: bool) -> None:
+        self.database, self.cursor, self.verify = database, cursor, verify
+        self.delivered: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        self.task = asyncio.create_task(self.run())
+
+    async def run(self) -> None:
+        while True:
+            with suppress(Unreachable):  # terminated before it listened: said at the start, and for the application to decide
+                await self.consume()
+
+    async def consume(self) -> None:
+        async with aclosing(
+            listen(self.database, cursor=self.cursor, verify=self.verify, heartbeat=1, backoff=(0.01, 0.05))
+        ) as events:
+            async for event in events:
+                assert not isinstance(event, Reset)
+                assert event.tag != "FORGED"
+                assert event.cursor is not None
+                self.delivered.extend(item.identity for item in event.objects if item.kind == "schema")
+                self.cursor = event.cursor
+
+    async def stop(self) -> None:
+        self.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await self.task
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=steps, verify=st.sampled_from([False, False, True]))
 def test_exactly_once(database: str, steps: list[tuple[str, int]], verify: bool) -> None:
     logging.getLogger("schema_changes").setLevel(logging.ERROR)
     asyncio.run(_play(database, steps, verify))
@@ -36,50 +69,19 @@ async def _play(database: str, steps: list[tuple[str, int]], verify: bool) -> No
     admin = await psycopg.AsyncConnection.connect(database, autocommit=True)
     pending: list[list[str]] = [[] for _ in sessions]
     committed: list[str] = []
-    delivered: list[str] = []
     ((cursor,),) = await (await admin.execute("SELECT cursor FROM schema_notifications.changes_since()")).fetchall()
+    consumer = Consumer(database, cursor, verify)
 
-    def listener() -> AsyncGenerator[SchemaChange | Reset, None]:
-        return listen(database, cursor=cursor, verify=verify, heartbeat=0.5, backoff=(0.01, 0.05))
-
-    events = listener()
-
-    async def take(until: str | None = None) -> None:
-        """Take what is there (or all up to a change), and keep the cursor of the last."""
-        nonlocal cursor, events
-        while until is None or until not in delivered:
-            try:
-                async with asyncio.timeout(0.02 if until is None else 10):
-                    event = await anext(events)
-            except TimeoutError:
-                assert until is None, f"{until} did not come"
-                # the timeout ended the iterator; nothing that it had was handed over
-                events = listener()
-                return
-            assert not isinstance(event, Reset)
-            assert event.tag != "FORGED"
-            delivered.extend(item.identity for item in event.objects if item.kind == "schema")
-            cursor = event.cursor
+    async def create(connection: psycopg.AsyncConnection, more: str = "") -> str:
+        name = f"s_{uuid.uuid4().hex}"
+        await connection.execute(f"CREATE SCHEMA {name} {more}")
+        return name
 
     for step, number in steps:
         session = sessions[number]
         match step:
             case "change":
-                name = f"s_{uuid.uuid4().hex}"
-                await session.execute(f"CREATE SCHEMA {name}")
-                pending[number].append(name)
-            case "silence":
-                name = f"s_{uuid.uuid4().hex}"
-                await admin.execute("SET schema_notifications.notify = off")
-                await admin.execute(f"CREATE SCHEMA {name}")
-                await admin.execute("RESET schema_notifications.notify")
-                committed.append(name)
-            case "unlogged wide":
-                # a notice too long for its objects
-                name = f"s_{uuid.uuid4().hex}"
-                tables = " ".join(f"CREATE TABLE {'t' * 60}{table} ()" for table in range(60))
-                await admin.execute(f"CREATE SCHEMA {name} {tables}")
-                committed.append(name)
+                pending[number].append(await create(session))
             case "commit":
                 await session.commit()
                 committed += pending[number]
@@ -87,37 +89,41 @@ async def _play(database: str, steps: list[tuple[str, int]], verify: bool) -> No
             case "rollback":
                 await session.rollback()
                 pending[number] = []
-            case "take":
-                await take()
+            case "silent":
+                await admin.execute("SET schema_notifications.notify = off")
+                committed.append(await create(admin))
+                await admin.execute("RESET schema_notifications.notify")
+            case "wide":
+                # a notice too long for its objects
+                committed.append(await create(admin, " ".join(f"CREATE TABLE {'t' * 60}{table} ()" for table in range(60))))
+            case "wait":
+                await asyncio.sleep(0.02)
             case "restart":
-                await events.aclose()
-                events = listener()
+                await consumer.stop()
+                consumer.start()
             case "terminate":
                 await admin.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'schema_changes' "
-                    "AND datname = current_database()"
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE application_name = 'schema_changes' AND datname = current_database()"
                 )
             case "forge" if verify:
                 # an id that a coming change may have
-                ((last,),) = await (await admin.execute("SELECT last_value FROM schema_notifications.log_id_seq")).fetchall()
                 await admin.execute(
                     "SELECT pg_notify('schema_changed', json_build_object('type', 'ddl_command_end', 'tag', 'FORGED', "
-                    "'timestamp', '2025-11-07 12:34:56.789+00', 'id', %s::bigint, 'txid', '99999999')::text)",
-                    [last + 2],
+                    "'id', last_value + 2, 'timestamp', '2025-11-07 12:34:56.789+00', 'txid', '99999999')::text) "
+                    "FROM schema_notifications.log_id_seq"
                 )
     for session, names in zip(sessions, pending, strict=True):
         await session.commit()
         committed += names
-    end = f"s_{uuid.uuid4().hex}"
-    await admin.execute(f"CREATE SCHEMA {end}")
-    await take(end)
-    async with aclosing(events):
-        # what the notices did not tell comes with the heartbeat
+    try:
         async with asyncio.timeout(10):
-            while set(committed) - set(delivered):
-                event = await anext(events)
-                assert not isinstance(event, Reset)
-                delivered.extend(item.identity for item in event.objects if item.kind == "schema")
-    for session in [*sessions, admin]:
-        await session.close()
-    assert Counter(delivered) == Counter([*committed, end])
+            while set(committed) - set(consumer.delivered) and not consumer.task.done():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        # as long as what comes twice may take
+        await asyncio.sleep(0.03)
+    finally:
+        await consumer.stop()
+        for session in [*sessions, admin]:
+            await session.close()
+    assert Counter(consumer.delivered) == Counter(committed)

@@ -41,7 +41,7 @@ Event = SchemaChange | Reset
 def execute(url: str, *statements: str) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for statement in statements:
-            connection.execute(statement)  # type: ignore[call-overload]
+            connection.execute(statement)
 
 
 def cursor_now(url: str) -> str:
