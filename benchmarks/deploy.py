@@ -80,7 +80,8 @@ def run() -> list[tuple[str, float, float]]:
             mine, theirs = (statistics.median(turn[which] for turn in turns) for which in (0, 1))
             rows.append(("unchanged up", mine, theirs))
             # The image goes with ours.
-            rows.append(("destroy", *reversed([seconds(stack.destroy) for stack in (minimal, ours)])))
+            theirs, mine = seconds(minimal.destroy), seconds(ours.destroy)
+            rows.append(("destroy", mine, theirs))
             return rows
         finally:
             for stack in (ours, minimal):

@@ -192,7 +192,7 @@ class Stack:
 
     def sql(self, query: str, key: str = "app") -> list[tuple[Any, ...]]:
         with self.connect(key) as connection:
-            cursor = connection.execute(query)  # type: ignore[call-overload]
+            cursor = connection.execute(query)
             return cursor.fetchall() if cursor.description else []
 
     def remove(self) -> None:

@@ -69,7 +69,7 @@ class _Mocks(pulumi.runtime.Mocks):
             raise AssertionError(f"no mock for {args.typ}")
         return "" if self.preview else f"{args.name}-id", outputs
 
-    def call(self, args: pulumi.runtime.MockCallArgs) -> dict[str, Any]:
+    def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
         raise AssertionError(f"no mock for the function {args.token}")
 
 
@@ -79,7 +79,7 @@ class _Monitor(mocks.MockMonitor):
         self.deployment = deployment
 
     def RegisterResource(self, request: Any) -> Any:
-        response = super().RegisterResource(request)
+        response = super().RegisterResource(request)  # type: ignore[no-untyped-call]
         inputs = rpc.deserialize_properties(request.object, keep_unknowns=True)
         self.deployment.resources[request.name] = Registered(
             type=request.type,

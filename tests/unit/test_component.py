@@ -10,6 +10,7 @@ import pulumi
 import pytest
 from mocked import HOST_KEY, Deployment
 from notifying_postgres import NotifyingPostgres
+from pulumi_command import local
 
 SSH = {"host": "ssh://deploy@db.example:2222", "host_key": HOST_KEY, "private_key_file": "~/id_ed25519"}
 
@@ -140,8 +141,7 @@ def test_preview_of_a_new_stack_knows_the_names_and_not_the_results(deploy: Call
 
 def test_a_host_that_another_resource_makes_may_be_unknown(deploy: Callable[..., Deployment]) -> None:
     def run() -> Any:
-        unknown = pulumi.Output.from_input(pulumi.output.Unknown()) if hasattr(pulumi.output, "Unknown") else None
-        url = pulumi.Output.concat("ssh://root@", unknown)
+        url = pulumi.Output.concat("ssh://root@", local.Command("new-server").stdout)
         return NotifyingPostgres("pg", {**SSH, "databases": {"app": {}}, "host": url}).image_id  # type: ignore[typeddict-item]
 
     made = deploy(run, preview=True)
