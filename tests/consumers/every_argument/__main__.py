@@ -1,0 +1,60 @@
+"""NotifyingPostgres with the arguments of the stack's configuration, in its Python form or as the plugin serves it to all languages."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pulumi
+from notifying_postgres import NotifyingPostgres
+from notifying_postgres.errors import camel_case
+from pulumi_command import local
+
+# What takes no Output, in either form.
+PLAIN = ("databases", "private_key_file", "allow_unverified_host", "registry_image", "retain_data", "coolify")
+
+config = pulumi.Config()
+
+
+def late(value: Any) -> Any:
+    """The value, known only when a resource has been made."""
+    made: local.Command = waited_for()
+    return made.stdout.apply(lambda _: value)
+
+
+def waited_for() -> local.Command:
+    if not waiting:
+        waiting.append(local.Command("late", create="echo"))
+    return waiting[0]
+
+
+waiting: list[local.Command] = []
+GIVEN: dict[str, Callable[[Any], Any]] = {
+    "plain": lambda value: value,
+    "output": pulumi.Output.from_input,
+    "secret": pulumi.Output.secret,
+    "late": late,
+}
+
+
+def given(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, those that may be Outputs in the way that the configuration names."""
+    way = GIVEN[config.require("way")]
+    return {key: value if key in PLAIN else way(value) for key, value in settings.items()}
+
+
+def renamed(settings: Any) -> Any:
+    """The arguments under the names of the schema."""
+    if not isinstance(settings, dict):
+        return settings
+    databases = {key: renamed(value) for key, value in settings.get("databases", {}).items()}
+    named = {camel_case(key): value for key, value in settings.items()}
+    return named | ({"databases": databases} if "databases" in settings else {})
+
+
+args = given(config.require_object("args"))
+args["databases"] = {key: given(settings) for key, settings in args["databases"].items()}
+
+if config.require("form") == "native":
+    NotifyingPostgres(pulumi.get_stack(), args)  # type: ignore[arg-type]
+else:
+    token = "notifying-postgres:index:NotifyingPostgres"  # noqa: S105
+    pulumi.ComponentResource(token, pulumi.get_stack(), renamed(args), remote=True)

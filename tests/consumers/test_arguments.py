@@ -1,0 +1,76 @@
+"""Each argument means the same in a Python program and through the plugin, whichever way its value comes."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import Stack
+from notifying_postgres.component import NotifyingPostgresArgs
+from notifying_postgres.database import DatabaseArgs
+
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVxhN0aWcGcRKD4xrK1mPGs5lYvW0pJ7dEmTfYkkXyL"
+DATABASE = {
+    "database_name": "orders",
+    "user": "owner",
+    "password": "a password",
+    "port": "5433",
+    "memory": "256m",
+    "shm_size": "80m",
+    "container_name": "a-container",
+    "volume_name": "a-volume",
+    "retain_data": False,
+}
+ARGS = {
+    "host": "ssh://root@127.0.0.1:2222",
+    "host_key": HOST_KEY,
+    "allow_unverified_host": True,
+    "image": "an-image:16",
+    "base_image": "postgres:16-alpine",
+    "network": "a-network",
+    "registry_image": "a-registry:2",
+}
+
+
+@pytest.fixture
+def consumer(tmp_path: Path) -> Iterator[Stack]:
+    stack = Stack(tmp_path, Path(__file__).parent / "every_argument", "every-argument")
+    stack.init()
+    key = stack.home / "id_ed25519"
+    key.write_text("-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIA\n-----END PRIVATE KEY-----\n")
+    yield stack
+    stack.remove()
+
+
+def planned(stack: Stack, form: str) -> dict[str, Any]:
+    """What a preview would make, by URN; secrets show as such, and unknown values too."""
+    stack.config["form"] = form
+    resources = {}
+    for step in json.loads(stack.preview("--json"))["steps"]:
+        new = step["newState"]
+        resource = {key: new.get(key) for key in ("inputs", "parent", "provider")}
+        # Through the plugin the component itself depends on what its arguments come from, which changes nothing.
+        if not new["type"].endswith(":NotifyingPostgres"):
+            resource["dependencies"] = sorted(new.get("dependencies", []))
+        resources[step["urn"].partition("::")[2]] = resource
+    return resources
+
+
+
+@pytest.mark.parametrize("way", ["plain", "output", "secret", "late"])
+def test_every_argument_means_the_same_in_both_forms(consumer: Stack, way: str) -> None:
+    args = ARGS | {"private_key_file": str(consumer.home / "id_ed25519")}
+    databases = {"app": DATABASE, "empty": {}, "port": {"port": "127.0.0.1:5434"}}
+    if way == "plain":
+        databases["number"] = {"port": 5435}  # a program without types may give a number; on the wire it is a float
+    assert args.keys() | {"databases"} == NotifyingPostgresArgs.__annotations__.keys()
+    assert DATABASE.keys() | {"coolify"} == DatabaseArgs.__annotations__.keys()
+    consumer.config = {"way": way, "args": {**args, "databases": databases}}
+
+    native, packaged = planned(consumer, "native"), planned(consumer, "packaged")
+
+    assert len(native) > 15
+    assert packaged.keys() == native.keys()
+    for urn, resource in packaged.items():
+        assert resource == native[urn]
