@@ -37,15 +37,8 @@ ALTER SEQUENCE schema_notifications.log_id_seq OWNED BY schema_notifications.log
 -- How many changes were not logged or not announced. A sequence, because it survives the rollback of what failed.
 CREATE SEQUENCE schema_notifications.losses;
 
--- What one event trigger leaves for the next within one command: of an ALTER, what it dropped (sql_drop comes before
--- ddl_command_end); of CREATE and ALTER EXTENSION, that its script runs; of DROP EXTENSION, the members of extensions.
--- The transaction-local setting schema_notifications.unfinished tells that there is something here, so other commands
--- need not look; but any user can set a setting, so what counts is here.
-CREATE UNLOGGED TABLE schema_notifications.unfinished (
-    txid     xid8 NOT NULL DEFAULT pg_current_xact_id(),
-    tag      text NOT NULL,
-    objects  jsonb
-);
+-- The value that a session last gave it is that session's secret, which no user can read: see leave().
+CREATE SEQUENCE schema_notifications.secret;
 
 -- One row. All log rows with txid <= horizon may be gone: pruned, or never written, being from before the installation.
 CREATE TABLE schema_notifications.state (
@@ -167,6 +160,33 @@ $$;
 CREATE FUNCTION schema_notifications.is_off(setting_name text) RETURNS boolean LANGUAGE sql STABLE
 RETURN coalesce(lower(current_setting(setting_name, true)), '') IN ('off', 'false', 'no', '0');
 
+-- What one event trigger leaves for the next one of the same command, until the transaction ends: of an ALTER, what it
+-- dropped (sql_drop comes before ddl_command_end); of CREATE and ALTER EXTENSION, that a script runs; of DROP EXTENSION, the
+-- members of extensions. It is in a setting, which costs nothing to look at, takes part in rollbacks, and is not in the way
+-- of SERIALIZABLE as a table would be. Any user can set a setting, so it begins with a secret. No tag: nothing is left.
+CREATE FUNCTION schema_notifications.leave(tag text, objects jsonb) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT set_config('schema_notifications.unfinished', CASE WHEN tag IS NULL THEN '' ELSE format('%s %s', secret, jsonb_build_object('tag', tag, 'objects', objects)) END, true)
+      FROM setval('schema_notifications.secret', ('x' || right(gen_random_uuid()::text, 12))::bit(48)::bigint + 1) AS secret
+$$;
+
+-- What was left, as {"tag": ..., "objects": ...}; NULL if nothing was, or a user wrote it.
+CREATE FUNCTION schema_notifications.left_over() RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    setting text := current_setting('schema_notifications.unfinished', true);
+BEGIN
+    IF split_part(setting, ' ', 1) = currval('schema_notifications.secret')::text THEN
+        RETURN substr(setting, strpos(setting, ' '))::jsonb;
+    END IF;
+    RETURN NULL;
+EXCEPTION WHEN object_not_in_prerequisite_state THEN
+    RETURN NULL;    -- this session has no secret yet
+END
+$$;
+
 -- The same step by step: heeds the settings, brings together what sql_drop and ddl_command_end tell of one command, keeps
 -- quiet about the steps of an extension's script, and when a step fails goes on with the next, warns and counts.
 CREATE FUNCTION schema_notifications.announce_carefully(event text, tag text) RETURNS void
@@ -174,12 +194,13 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-    is_drop   boolean := starts_with(tag, 'DROP ');
-    in_script boolean := false;       -- of an extension
-    left_over jsonb;                  -- by an earlier event of this command
-    objects   jsonb;
-    logged    schema_notifications.log;
-    payload   text;
+    is_drop     boolean := starts_with(tag, 'DROP ');
+    left_over   jsonb;
+    in_script   boolean := false;       -- of an extension
+    objects     jsonb;
+    log_id      bigint;
+    changed_at  timestamptz := clock_timestamp();
+    payload     text;
 BEGIN
     BEGIN
         IF event = 'sql_drop' THEN
@@ -188,31 +209,27 @@ BEGIN
             SELECT c.objects INTO objects FROM schema_notifications.created_or_altered AS c;
         END IF;
 
-        IF current_setting('schema_notifications.unfinished', true) = 'on' THEN
-            -- Whatever an earlier event of this command left is taken at its last one.
-            IF is_drop OR event = 'ddl_command_end' THEN
-                WITH taken AS (DELETE FROM schema_notifications.unfinished AS u
-                                WHERE u.txid = pg_current_xact_id() AND u.tag = announce_carefully.tag RETURNING u.objects)
-                SELECT jsonb_agg(object) INTO left_over FROM taken, jsonb_array_elements(taken.objects) AS object;
+        IF current_setting('schema_notifications.unfinished', true) <> '' THEN
+            left_over := schema_notifications.left_over();
+            in_script := left_over ->> 'tag' IN ('CREATE EXTENSION', 'ALTER EXTENSION');
+            IF left_over ->> 'tag' = tag AND (is_drop OR event = 'ddl_command_end') THEN
+                in_script := false;
+                IF tag = 'DROP EXTENSION' THEN
+                    objects := (SELECT jsonb_agg(object) FROM jsonb_array_elements(objects) AS object
+                                 WHERE object NOT IN (SELECT jsonb_array_elements(left_over -> 'objects')));
+                ELSE
+                    objects := coalesce(nullif(left_over -> 'objects', 'null') || objects, nullif(left_over -> 'objects', 'null'), objects);
+                END IF;
             END IF;
-            in_script := EXISTS (SELECT FROM schema_notifications.unfinished AS u
-                                  WHERE u.txid = pg_current_xact_id() AND u.tag IN ('CREATE EXTENSION', 'ALTER EXTENSION'));
-            IF NOT in_script THEN
-                PERFORM set_config('schema_notifications.unfinished', '', true);
-            END IF;
-            IF tag = 'DROP EXTENSION' THEN
-                objects := (SELECT jsonb_agg(object) FROM jsonb_array_elements(objects) AS object
-                             WHERE object NOT IN (SELECT jsonb_array_elements(left_over)));
-            ELSE
-                objects := coalesce(left_over || objects, left_over, objects);
+            IF in_script IS NOT TRUE THEN
+                PERFORM schema_notifications.leave(NULL, NULL);
             END IF;
         END IF;
         IF objects IS NULL OR event = 'sql_drop' AND in_script THEN
             RETURN;
         END IF;
         IF event = 'sql_drop' AND NOT is_drop THEN
-            INSERT INTO schema_notifications.unfinished (tag, objects) VALUES (tag, objects);
-            PERFORM set_config('schema_notifications.unfinished', 'on', true);
+            PERFORM schema_notifications.leave(tag, objects);
             RETURN;
         END IF;
     EXCEPTION WHEN OTHERS THEN
@@ -223,7 +240,8 @@ BEGIN
     IF NOT (schema_notifications.is_off('schema_notifications.log')
             AND pg_has_role(session_user, (SELECT datdba FROM pg_database WHERE datname = current_database()), 'MEMBER')) THEN
         BEGIN
-            INSERT INTO schema_notifications.log AS l (tag, objects) VALUES (tag, coalesce(objects, '[]')) RETURNING l.* INTO logged;
+            INSERT INTO schema_notifications.log AS l (tag, objects) VALUES (tag, coalesce(objects, '[]'))
+            RETURNING l.id, l.changed_at INTO log_id, changed_at;
         EXCEPTION WHEN OTHERS THEN
             PERFORM schema_notifications.lose(tag, 'it was not logged', sqlerrm);
         END;
@@ -235,7 +253,7 @@ BEGIN
                 RAISE EXCEPTION 'the notification queue is full, because a listener sits in a long transaction; pg_stat_activity shows which';
             END IF;
             payload := schema_notifications.payload(
-                logged.id, pg_current_xact_id(), coalesce(logged.changed_at, clock_timestamp()),
+                log_id, pg_current_xact_id(), changed_at,
                 CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END, tag, objects);
             IF octet_length(payload) > 7999 THEN
                 payload := schema_notifications.truncated(payload);
@@ -246,9 +264,9 @@ BEGIN
         END;
     END IF;
 
-    IF logged.id % 512 = 0 THEN
+    IF log_id % 512 = 0 THEN
         BEGIN
-            PERFORM schema_notifications.prune(logged.id);
+            PERFORM schema_notifications.prune(log_id);
         EXCEPTION WHEN OTHERS THEN
             RAISE WARNING 'the log of schema changes in database "%" was not pruned: %', current_database(), sqlerrm;
         END;
@@ -272,17 +290,13 @@ CREATE FUNCTION schema_notifications.prepare_extension_command() RETURNS event_t
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- DROP EXTENSION IF EXISTS of none has no later event, and leaves its row.
-    DELETE FROM schema_notifications.unfinished WHERE txid < pg_snapshot_xmin(pg_current_snapshot());
-    INSERT INTO schema_notifications.unfinished (tag, objects)
-    SELECT tg_tag, CASE WHEN tg_tag = 'DROP EXTENSION' THEN (
+    PERFORM schema_notifications.leave(tg_tag, CASE WHEN tg_tag = 'DROP EXTENSION' THEN (
         WITH members AS (SELECT classid, objid, objsubid FROM pg_depend WHERE deptype = 'e'),
              parts AS (SELECT d.classid, d.objid, d.objsubid     -- such as the array type of a type
                          FROM pg_depend AS d JOIN members AS m ON (d.refclassid, d.refobjid) = (m.classid, m.objid)
                         WHERE d.deptype IN ('i', 'a'))
         SELECT jsonb_agg(jsonb_build_object('action', 'dropped', 'kind', o.type, 'schema', o.schema, 'identity', o.identity))
-          FROM (TABLE members UNION TABLE parts) AS m, pg_identify_object(classid, objid, objsubid) AS o) END;
-    PERFORM set_config('schema_notifications.unfinished', 'on', true);
+          FROM (TABLE members UNION TABLE parts) AS m, pg_identify_object(classid, objid, objsubid) AS o) END);
 EXCEPTION WHEN OTHERS THEN
     PERFORM schema_notifications.lose(tg_tag, 'what it drops will be announced object by object', sqlerrm);
 END
