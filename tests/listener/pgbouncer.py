@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 import psycopg
+from programs import program
 
 from tests.postgres import Cluster
 
@@ -19,8 +20,6 @@ class PgBouncer:
     """Runs while it is used as a context manager; mode: session or transaction."""
 
     def __init__(self, cluster: Cluster, mode: str) -> None:
-        program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
-        assert Path(program).exists(), "pgbouncer is missing: apt-get install pgbouncer"
         self.cluster = cluster
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -33,7 +32,7 @@ class PgBouncer:
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = any\npool_mode = {mode}\ndefault_pool_size = 3\n"
         )
-        self._command = [program, str(settings)]
+        self._command = [program("pgbouncer"), str(settings)]
 
     def __enter__(self) -> PgBouncer:
         with (self.folder / "log").open("wb") as log:

@@ -25,15 +25,22 @@ SECONDS = 14
 
 # Stores each event and its cursor in one write, so that a kill leaves either both or none: a consumer that is exact.
 CONSUMER = """
-import json, os, sys
+import json, os, sys, time
 from schema_changes import Reset, listen_sync
+from schema_changes.errors import Unreachable
 url, path = sys.argv[1:]
 with open(path, "ab+") as file:
     file.seek(0)
     *whole, _ = file.read().split(b"\\n")
     file.truncate(sum(len(line) + 1 for line in whole))  # a line that a kill cut short was not handled
     cursor = json.loads(whole[-1])["cursor"]
-    for event in listen_sync(url, cursor=cursor, heartbeat=0.5, backoff=(0.05, 0.5)):
+    def events():
+        while True:
+            try:
+                yield from listen_sync(url, cursor=cursor, heartbeat=0.5, backoff=(0.05, 0.5))
+            except Unreachable:
+                time.sleep(0.1)  # only at the start, with the server away: nothing was delivered yet
+    for event in events():
         line = {"cursor": event.cursor, "reset": event.reason} if isinstance(event, Reset) else {
             "cursor": event.cursor, "id": event.id, "names": [item.identity for item in event.objects], "tag": event.tag}
         os.write(file.fileno(), json.dumps(line).encode() + b"\\n")
@@ -58,33 +65,33 @@ class Writer(threading.Thread):
         # the server died while the answer to COMMIT was on its way
         self.unknown: list[list[str]] = []
         self.error: BaseException | None = None
+        self.serial = 0
 
     def run(self) -> None:
         try:
-            serial = 0
             while not self.stopping.is_set():
                 try:
                     with psycopg.connect(self.url, autocommit=True, connect_timeout=2) as connection:
                         while not self.stopping.is_set():
-                            serial = self.transaction(connection, serial)
+                            self.transaction(connection)
                 except psycopg.OperationalError:
                     time.sleep(0.05)
         except BaseException as error:
             self.error = error
             raise
 
-    def transaction(self, connection: psycopg.Connection, serial: int) -> int:
+    def transaction(self, connection: psycopg.Connection) -> None:
         names = []
         connection.execute("BEGIN")
         for _ in range(self.random.choice([1, 1, 2, 4])):
-            serial += 1
-            names.append(f"public.w{self.number}_{serial}")
+            self.serial += 1
+            names.append(f"public.w{self.number}_{self.serial}")
             connection.execute(f"CREATE TABLE {names[-1]} ()")
         if self.random.random() < 0.1:
             time.sleep(self.random.random() * 0.3)
         if self.random.random() < 0.1:
             connection.execute("ROLLBACK")
-            return serial
+            return
         try:
             connection.execute("COMMIT")
             self.committed += names

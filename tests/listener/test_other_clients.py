@@ -1,0 +1,182 @@
+"""Clients that know nothing of this library: the plain channel serves them, and the Node.js example catches up."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import queue
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg  # type: ignore[import-untyped]
+import psycopg
+import pytest
+from programs import program
+
+from tests.postgres import Cluster
+
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLE = REPOSITORY / "examples/node-listener"
+
+
+def node_modules(package: Path, npmrc: Path) -> Path:
+    """A folder with the packages that a package.json names, installed once."""
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()[:12]
+    folder = REPOSITORY / ".cache" / f"node-{digest}"
+    if not (folder / "node_modules/.package-lock.json").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(package, folder / "package.json")
+        shutil.copy(npmrc, folder / ".npmrc")
+        subprocess.run(
+            [program("npm"), "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True, timeout=120
+        )
+    return folder
+
+
+class Lines:
+    """The lines that a process prints."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._lines: queue.Queue[str] = queue.Queue()
+        for stream in (process.stdout, process.stderr):
+            threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+
+    def _read(self, stream: Iterator[str]) -> None:
+        for line in stream:
+            self._lines.put(line.rstrip("\n"))
+
+    def next(self, seconds: float = 10) -> str:
+        """The next line; queue.Empty when none comes in time."""
+        return self._lines.get(timeout=seconds)
+
+    def change(self) -> dict[str, object]:
+        """The next line that is JSON."""
+        while True:
+            line = self.next()
+            if line.startswith("{"):
+                return dict(json.loads(line))
+
+
+@contextmanager
+def running(command: list[str | Path], **environment: str) -> Iterator[Lines]:
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        env={**os.environ, **environment},
+    )
+    try:
+        yield Lines(process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def execute(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def identity(change: dict[str, object]) -> object:
+    objects = change["objects"]
+    assert isinstance(objects, list)
+    return objects[0]["identity"]
+
+
+def test_the_node_example_misses_nothing_over_reconnects_and_restarts(database: str, tmp_path: Path) -> None:
+    folder = node_modules(EXAMPLE / "package.json", EXAMPLE / ".npmrc")
+    shutil.copy(EXAMPLE / "listener.js", folder)
+    command: list[str | Path] = [program("node"), folder / "listener.js"]
+    environment = {"DATABASE_URL": database, "CURSOR_FILE": str(tmp_path / "cursor")}
+    with running(command, **environment) as node:
+        assert node.next() == "Listening."
+        execute(database, "CREATE TABLE live ()")
+        assert identity(node.change()) == "public.live"
+        execute(
+            database,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name = 'postgres.js'",
+            "CREATE TABLE while_disconnected ()",
+        )
+        assert identity(node.change()) == "public.while_disconnected"
+        execute(database, "CREATE TABLE live_again ()")
+        assert identity(node.change()) == "public.live_again"
+    execute(database, "CREATE TABLE while_dead ()")
+    with running(command, **environment) as node:
+        assert identity(node.change()) == "public.while_dead"
+        with pytest.raises(queue.Empty):
+            while True:
+                assert not node.next(0.5).startswith("{")
+    (tmp_path / "cursor").write_text("nonsense")
+    with running(command, **environment) as node:
+        assert "reset" in node.change()
+
+
+def test_the_specification_s_snippet(database: str) -> None:
+    folder = node_modules(EXAMPLE / "package.json", EXAMPLE / ".npmrc")
+    script = folder / "snippet.js"
+    script.write_text("""
+import postgres from 'postgres'
+const sql = postgres(process.env.DATABASE_URL)
+await sql.listen('schema_changed', (payload) => {
+  const data = JSON.parse(payload)
+  console.log(JSON.stringify({ type: data.type, tag: data.tag, timestamp: data.timestamp }))
+})
+console.log('listening')
+""")
+    with running([program("node"), script], DATABASE_URL=database) as node:
+        assert node.next() == "listening"
+        execute(database, "CREATE TABLE t ()")
+        change = node.change()
+    assert (change["type"], change["tag"]) == ("ddl_command_end", "CREATE TABLE")
+    assert str(change["timestamp"]).endswith("+00")
+
+
+def test_node_postgres(database: str) -> None:
+    folder = node_modules(Path(__file__).parent / "pg.package.json", EXAMPLE / ".npmrc")
+    script = folder / "listener.js"
+    script.write_text("""
+import pg from 'pg'
+const client = new pg.Client({ connectionString: process.env.DATABASE_URL })
+client.on('notification', ({ channel, payload }) => console.log(payload))
+await client.connect()
+await client.query('LISTEN schema_changed')
+console.log('listening')
+""")
+    with running([program("node"), script], DATABASE_URL=database) as node:
+        assert node.next() == "listening"
+        execute(database, "CREATE TABLE t ()")
+        assert identity(node.change()) == "public.t"
+
+
+async def test_asyncpg(database: str) -> None:
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    connection = await asyncpg.connect(database)
+    await connection.add_listener("schema_changed", lambda *arguments: heard.put_nowait(arguments[3]))
+    await connection.execute("CREATE TABLE t ()")
+    async with asyncio.timeout(10):
+        assert identity(json.loads(await heard.get())) == "public.t"
+    await connection.close()
+
+
+def test_psql(cluster: Cluster, database: str) -> None:
+    # psql looks for notices after each command
+    done = subprocess.run(
+        [cluster.bin / "psql", "-X", "-d", database],
+        input="LISTEN schema_changed;\nCREATE TABLE t ();\n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 'Asynchronous notification "schema_changed" with payload "{"type":"ddl_command_end","tag":"CREATE TABLE"' in done.stdout
