@@ -99,7 +99,6 @@ class Writer(threading.Thread):
             self.unknown.append(names)
             raise
         time.sleep(self.random.random() * 0.04)
-        return serial
 
 
 def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import queue
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,8 @@ def test_the_node_example_misses_nothing_over_reconnects_and_restarts(database: 
     folder = node_modules(EXAMPLE / "package.json", EXAMPLE / ".npmrc")
     shutil.copy(EXAMPLE / "listener.js", folder)
     command: list[str | Path] = [program("node"), folder / "listener.js"]
-    environment = {"DATABASE_URL": database, "CURSOR_FILE": str(tmp_path / "cursor")}
+    cursor = tmp_path / "cursor"
+    environment = {"DATABASE_URL": database, "CURSOR_FILE": str(cursor)}
     with running(command, **environment) as node:
         assert node.next() == "Listening."
         execute(database, "CREATE TABLE live ()")
@@ -110,15 +112,21 @@ def test_the_node_example_misses_nothing_over_reconnects_and_restarts(database: 
             "CREATE TABLE while_disconnected ()",
         )
         assert identity(node.change()) == "public.while_disconnected"
+        before = cursor.read_text()
         execute(database, "CREATE TABLE live_again ()")
         assert identity(node.change()) == "public.live_again"
+        # killed before the cursor is stored, it would tell the change again
+        deadline = time.monotonic() + 10
+        while cursor.read_text() == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
     execute(database, "CREATE TABLE while_dead ()")
     with running(command, **environment) as node:
         assert identity(node.change()) == "public.while_dead"
         with pytest.raises(queue.Empty):
             while True:
                 assert not node.next(0.5).startswith("{")
-    (tmp_path / "cursor").write_text("nonsense")
+    cursor.write_text("nonsense")
     with running(command, **environment) as node:
         assert "reset" in node.change()
 
