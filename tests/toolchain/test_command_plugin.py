@@ -1,6 +1,7 @@
 """The stand-in for pulumi-command does what the official plugin does."""
 
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -178,13 +179,15 @@ def test_a_host_that_cannot_be_reached_is_named_after_as_many_tries_as_allowed(c
     assert [line for _, line in command.engine.lines] == ["Dial 1/3 failed: retrying", "Dial 2/3 failed: retrying"]
 
 
-def test_no_private_key_stays_on_disk(start_plugin: Any, sshd: Sshd, tmp_path: Path) -> None:
-    plugin = start_plugin("command", TMPDIR=str(tmp_path))
-    plugin.create("Remote", {"connection": sshd.connection(), "create": "true"})
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file() and "PRIVATE KEY" in path.read_text()] == []
-    assert list(tmp_path.rglob("s")), "the connection is open"
-    plugin.stop()
-    assert list(tmp_path.iterdir()) == []
+def test_no_private_key_stays_on_disk(start_plugin: Any, sshd: Sshd) -> None:
+    with tempfile.TemporaryDirectory() as name:  # tmp_path is too long for the socket in it
+        folder = Path(name)
+        plugin = start_plugin("command", TMPDIR=name)
+        plugin.create("Remote", {"connection": sshd.connection(), "create": "true"})
+        assert [path.name for path in folder.rglob("*") if path.is_file() and "PRIVATE KEY" in path.read_text()] == []
+        assert list(folder.rglob("s")), "the connection is open"
+        plugin.stop()
+        assert list(folder.iterdir()) == []
 
 
 # remote.CopyToRemote
