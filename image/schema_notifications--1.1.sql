@@ -40,7 +40,7 @@ CREATE SEQUENCE schema_notifications.losses;
 -- The value that a session last gave it is that session's secret, which no user can read: see leave().
 CREATE SEQUENCE schema_notifications.secret;
 
--- One row. All log rows with txid <= horizon may be gone: pruned, or never written, being from before the installation.
+-- One row. All log rows with txid <= horizon may have been pruned.
 CREATE TABLE schema_notifications.state (
     horizon      xid8 NOT NULL,
     fingerprint  text NOT NULL            -- of this extension's functions, as installed
@@ -55,7 +55,8 @@ CREATE TABLE schema_notifications.state (
 -- extension whose script runs.
 CREATE VIEW schema_notifications.created_or_altered AS
     SELECT jsonb_agg(jsonb_build_object(
-               'action', CASE WHEN command_tag LIKE 'CREATE %' OR command_tag = 'SELECT INTO' THEN 'created' ELSE 'altered' END,
+               'action', CASE WHEN command_tag LIKE 'CREATE %' OR command_tag = 'SELECT INTO' THEN 'created'
+                              ELSE 'altered' END,
                'kind', lower(object_type), 'schema', schema_name, 'identity', object_identity)) AS objects
       FROM pg_event_trigger_ddl_commands()
      WHERE NOT in_extension
@@ -78,8 +79,9 @@ CREATE VIEW schema_notifications.dropped AS
     HAVING count(*) > 0;
 
 -- The notice of a change, as JSON. Without a log row there is no id, without objects "truncated".
-CREATE FUNCTION schema_notifications.payload(id bigint, txid xid8, changed_at timestamptz, user_name name, tag text, objects jsonb)
-RETURNS text LANGUAGE sql STABLE
+CREATE FUNCTION schema_notifications.payload(
+    id bigint, txid xid8, changed_at timestamptz, user_name name, tag text, objects jsonb) RETURNS text
+LANGUAGE sql STABLE
 RETURN concat('{"type":"ddl_command_end","tag":"', tag,
               '","timestamp":"', to_char(changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'), '+00"',
               ',"id":' || id, ',"database":', to_json(current_database()), ',"user":', to_json(user_name),
@@ -161,13 +163,15 @@ CREATE FUNCTION schema_notifications.is_off(setting_name text) RETURNS boolean L
 RETURN coalesce(lower(current_setting(setting_name, true)), '') IN ('off', 'false', 'no', '0');
 
 -- What one event trigger leaves for the next one of the same command, until the transaction ends: of an ALTER, what it
--- dropped (sql_drop comes before ddl_command_end); of CREATE and ALTER EXTENSION, that a script runs; of DROP EXTENSION, the
--- members of extensions. It is in a setting, which costs nothing to look at, takes part in rollbacks, and is not in the way
--- of SERIALIZABLE as a table would be. Any user can set a setting, so it begins with a secret. No tag: nothing is left.
+-- dropped (sql_drop comes before ddl_command_end); of CREATE and ALTER EXTENSION, that a script runs; of DROP EXTENSION,
+-- the members of extensions. It is in a setting, which costs little to look at, takes part in rollbacks, and is not in the
+-- way of SERIALIZABLE as a table would be. Any user can set a setting, so it begins with a secret. No tag: nothing is left.
 CREATE FUNCTION schema_notifications.leave(tag text, objects jsonb) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT set_config('schema_notifications.unfinished', CASE WHEN tag IS NULL THEN '' ELSE format('%s %s', secret, jsonb_build_object('tag', tag, 'objects', objects)) END, true)
+    SELECT set_config('schema_notifications.unfinished',
+                      CASE WHEN tag IS NULL THEN ''
+                           ELSE format('%s %s', secret, jsonb_build_object('tag', tag, 'objects', objects)) END, true)
       FROM setval('schema_notifications.secret', ('x' || right(gen_random_uuid()::text, 12))::bit(48)::bigint + 1) AS secret
 $$;
 
@@ -179,7 +183,7 @@ DECLARE
     setting text := current_setting('schema_notifications.unfinished', true);
 BEGIN
     IF split_part(setting, ' ', 1) = currval('schema_notifications.secret')::text THEN
-        RETURN substr(setting, strpos(setting, ' '))::jsonb;
+        RETURN jsonb_strip_nulls(substr(setting, strpos(setting, ' '))::jsonb);
     END IF;
     RETURN NULL;
 EXCEPTION WHEN object_not_in_prerequisite_state THEN
@@ -218,7 +222,7 @@ BEGIN
                     objects := (SELECT jsonb_agg(object) FROM jsonb_array_elements(objects) AS object
                                  WHERE object NOT IN (SELECT jsonb_array_elements(left_over -> 'objects')));
                 ELSE
-                    objects := coalesce(nullif(left_over -> 'objects', 'null') || objects, nullif(left_over -> 'objects', 'null'), objects);
+                    objects := coalesce(left_over -> 'objects' || objects, left_over -> 'objects', objects);
                 END IF;
             END IF;
             IF in_script IS NOT TRUE THEN
@@ -250,7 +254,8 @@ BEGIN
     IF NOT schema_notifications.is_off('schema_notifications.notify') THEN
         BEGIN
             IF pg_notification_queue_usage() > 0.9 THEN
-                RAISE EXCEPTION 'the notification queue is full, because a listener sits in a long transaction; pg_stat_activity shows which';
+                RAISE EXCEPTION 'the notification queue is full, because a listener sits in a long transaction '
+                                'that pg_stat_activity shows';
             END IF;
             payload := schema_notifications.payload(
                 log_id, pg_current_xact_id(), changed_at,
@@ -285,7 +290,7 @@ BEGIN
 END
 $$;
 
--- Prepares for what an extension's command drops: the steps of its script are not announced one by one, nor are its members.
+-- Prepares for what an extension's command drops: the steps of its script are not announced, nor are its members.
 CREATE FUNCTION schema_notifications.prepare_extension_command() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -308,11 +313,11 @@ CREATE FUNCTION schema_notifications.configured(setting_name text, default_value
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT coalesce((
-        SELECT substr(entry, length(setting_name) + 2)
+        SELECT split_part(entry, '=', 2)
           FROM pg_db_role_setting, unnest(setconfig) AS entry
          WHERE setrole = 0
            AND setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
-           AND starts_with(entry, setting_name || '=')
+           AND starts_with(entry, 'schema_notifications.' || setting_name || '=')
          ORDER BY setdatabase DESC LIMIT 1), default_value)
 $$;
 
@@ -323,8 +328,8 @@ CREATE FUNCTION schema_notifications.prune(newest_id bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    oldest_kept timestamptz := now() - schema_notifications.configured('schema_notifications.retention_age', '30 days')::interval;
-    first_kept  bigint      := newest_id - schema_notifications.configured('schema_notifications.retention_rows', '100000')::bigint + 1;
+    oldest_kept timestamptz := now() - schema_notifications.configured('retention_age', '30 days')::interval;
+    first_kept  bigint      := newest_id - schema_notifications.configured('retention_rows', '100000')::bigint + 1;
     running     xid8        := pg_snapshot_xmin(pg_current_snapshot());
     last_pruned xid8;
 BEGIN
@@ -337,7 +342,8 @@ BEGIN
         RETURN;
     END IF;
     SELECT max(txid) FILTER (WHERE unwanted) INTO last_pruned
-      FROM (SELECT txid, bool_and(txid < running AND (changed_at < oldest_kept OR id < first_kept)) OVER (ORDER BY txid) AS unwanted
+      FROM (SELECT txid, bool_and(txid < running AND (changed_at < oldest_kept OR id < first_kept))
+                         OVER (ORDER BY txid) AS unwanted
               FROM (SELECT * FROM schema_notifications.log ORDER BY txid LIMIT 2000) AS oldest) AS judged;
     IF last_pruned IS NOT NULL THEN
         DELETE FROM schema_notifications.log WHERE txid <= last_pruned;
@@ -368,13 +374,15 @@ ALTER EVENT TRIGGER schema_notifications_extension_start ENABLE ALWAYS;
 ------------------------------------------------------------------------------------------------------------------------
 
 -- A cursor says which transactions a reader has seen, and where:
--- "1-<system identifier>-<database oid>-<timeline>-<xmin>.<xmax>.<xip>_<xip>", the last part being a pg_snapshot.
+-- "1-<system identifier>-<database oid>-<log table oid>-<timeline>-<xmin>.<xmax>.<xip>_<xip>". The log's oid is of this
+-- installation of the extension; the last part is a pg_snapshot.
 CREATE FUNCTION schema_notifications.make_cursor(seen pg_snapshot) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT format('1-%s-%s-%s-%s',
+    SELECT format('1-%s-%s-%s-%s-%s',
                   (SELECT system_identifier FROM pg_control_system()),
                   (SELECT oid FROM pg_database WHERE datname = current_database()),
+                  'schema_notifications.log'::regclass::oid,
                   ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,
                   translate(seen::text, ':,', '._'))
 $$;
@@ -386,20 +394,23 @@ $$;
 -- (transactions are never split); the next call goes on from there.
 -- STABLE matters: all queries in here see the one snapshot of the caller's query.
 CREATE FUNCTION schema_notifications.changes_since(since text DEFAULT NULL, max_rows integer DEFAULT NULL)
-RETURNS TABLE (kind text, "cursor" text, id bigint, txid xid8, changed_at timestamptz, user_name name, tag text, objects jsonb)
+RETURNS TABLE (kind text, "cursor" text, id bigint, txid xid8, changed_at timestamptz, user_name name, tag text,
+               objects jsonb)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_column
 DECLARE
     visible   pg_snapshot;                     -- whose changes this query sees
     seen      pg_snapshot;                     -- whose changes the reader has seen
+    running   xid8[];                          -- those that ran when the cursor was made
     seen_last xid8;                            -- the last transaction of this answer, when max_rows ends it
     fresh     text;
     reason    text;
 BEGIN
     IF pg_is_in_recovery() THEN
         RAISE EXCEPTION 'schema_notifications.changes_since() works on the primary only'
-            USING ERRCODE = 'feature_not_supported', HINT = 'A standby does not know which transactions are running. Connect to the primary.';
+            USING ERRCODE = 'feature_not_supported',
+                  HINT = 'A standby does not know which transactions are running. Connect to the primary.';
     END IF;
 
     -- The reader's own transaction is not over: leave its changes for later. PostgreSQL omits it from its own snapshot.
@@ -416,17 +427,19 @@ BEGIN
         RETURN;
     END IF;
 
-    IF since !~ '^1-\d+-\d+-\d+-\d+\.\d+\.[\d_]*$' THEN
+    IF since !~ '^1(-[0-9]+){5}[.][0-9]+[.][0-9_]*$' THEN
         reason := 'this is not a cursor of this version';
     ELSIF split_part(since, '-', 2) <> split_part(fresh, '-', 2) THEN
         reason := 'the cursor is from another cluster';
     ELSIF split_part(since, '-', 3) <> split_part(fresh, '-', 3) THEN
         reason := 'the cursor is from another database';
     ELSIF split_part(since, '-', 4) <> split_part(fresh, '-', 4) THEN
+        reason := 'the cursor is from another installation of the extension';
+    ELSIF split_part(since, '-', 5) <> split_part(fresh, '-', 5) THEN
         reason := 'the cursor is from another timeline: the cluster was restored or failed over';
     ELSE
         BEGIN
-            seen := translate(split_part(since, '-', 5), '._', ':,')::pg_snapshot;
+            seen := translate(split_part(since, '-', 6), '._', ':,')::pg_snapshot;
         EXCEPTION WHEN OTHERS THEN
             reason := 'this is not a cursor of this version';
         END;
@@ -442,11 +455,12 @@ BEGIN
     END IF;
 
     -- Not seen: what started after the cursor, and what ran when it was made. Both are found by the index.
+    running := ARRAY(SELECT pg_snapshot_xip(seen));
     IF max_rows IS NOT NULL THEN
         SELECT unseen.txid INTO seen_last
           FROM (SELECT l.txid FROM schema_notifications.log AS l WHERE l.txid >= pg_snapshot_xmax(seen)
                 UNION ALL
-                SELECT l.txid FROM schema_notifications.log AS l WHERE l.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen)))) AS unseen
+                SELECT l.txid FROM schema_notifications.log AS l WHERE l.txid = ANY (running)) AS unseen
          WHERE pg_visible_in_snapshot(unseen.txid, visible)
          ORDER BY unseen.txid OFFSET greatest(max_rows, 1) - 1 LIMIT 1;
     END IF;
@@ -454,18 +468,19 @@ BEGIN
         SELECT 'change', NULL, unseen.*
           FROM (SELECT l.* FROM schema_notifications.log AS l WHERE l.txid >= pg_snapshot_xmax(seen)
                 UNION ALL
-                SELECT l.* FROM schema_notifications.log AS l WHERE l.txid = ANY (ARRAY(SELECT pg_snapshot_xip(seen)))) AS unseen
+                SELECT l.* FROM schema_notifications.log AS l WHERE l.txid = ANY (running)) AS unseen
          WHERE pg_visible_in_snapshot(unseen.txid, visible) AND (seen_last IS NULL OR unseen.txid <= seen_last)
          ORDER BY unseen.id;
 
     -- Cut short: seen are now the former ones, and all up to seen_last but for those still running.
     IF seen_last IS NOT NULL THEN
-        SELECT schema_notifications.make_cursor(format('%s:%s:%s', coalesce(min(xip), seen_end), seen_end, string_agg(xip::text, ',' ORDER BY xip))::pg_snapshot)
+        SELECT schema_notifications.make_cursor(
+                   format('%s:%s:%s', coalesce(min(xip), xmax), xmax, string_agg(xip::text, ',' ORDER BY xip))::pg_snapshot)
           INTO fresh
-          FROM (SELECT greatest(pg_snapshot_xmax(seen), (seen_last::text::numeric + 1)::text::xid8)) AS _(seen_end)
-          LEFT JOIN (SELECT pg_snapshot_xip(visible) UNION SELECT xip FROM pg_snapshot_xip(seen) AS xip WHERE xip > seen_last) AS unseen(xip)
-                 ON xip < seen_end
-         GROUP BY seen_end;
+          FROM (SELECT greatest(pg_snapshot_xmax(seen), (seen_last::text::numeric + 1)::text::xid8)) AS _(xmax)
+          LEFT JOIN (SELECT pg_snapshot_xip(visible)
+                     UNION SELECT xip FROM unnest(running) AS xip WHERE xip > seen_last) AS unseen(xip) ON xip < xmax
+         GROUP BY xmax;
     END IF;
     RETURN QUERY SELECT 'cursor', fresh, NULL::bigint, NULL::xid8, NULL::timestamptz, NULL::name, NULL, NULL::jsonb;
 END
@@ -479,7 +494,8 @@ $$;
 CREATE FUNCTION schema_notifications.fingerprint() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT md5(string_agg(concat_ws('|', proname, prosrc, pg_get_function_sqlbody(oid), prosecdef, proconfig), E'\n' ORDER BY proname))
+    SELECT md5(string_agg(concat_ws('|', proname, prosrc, pg_get_function_sqlbody(oid), prosecdef, proconfig), E'\n'
+                          ORDER BY proname))
       FROM pg_proc WHERE pronamespace = 'schema_notifications'::regnamespace
 $$;
 
@@ -498,31 +514,37 @@ BEGIN
     SELECT count(*) = 3 AND coalesce(current_setting('event_triggers', true), 'on') = 'on' INTO triggers_enabled
       FROM pg_event_trigger
      WHERE evtenabled = 'A'
-       AND (evtname, evtevent, evtfoid) IN (
-               ('schema_notifications_ddl_command_end', 'ddl_command_end', 'schema_notifications.notify_schema_change'::regproc),
-               ('schema_notifications_sql_drop', 'sql_drop', 'schema_notifications.notify_schema_change'::regproc),
-               ('schema_notifications_extension_start', 'ddl_command_start', 'schema_notifications.prepare_extension_command'::regproc));
+       AND (evtname, evtevent, evtfoid::regproc::text) IN (
+               ('schema_notifications_ddl_command_end', 'ddl_command_end', 'schema_notifications.notify_schema_change'),
+               ('schema_notifications_sql_drop', 'sql_drop', 'schema_notifications.notify_schema_change'),
+               ('schema_notifications_extension_start', 'ddl_command_start',
+                'schema_notifications.prepare_extension_command'));
     SELECT fingerprint = schema_notifications.fingerprint() INTO function_unaltered FROM schema_notifications.state;
     SELECT changed_at INTO last_change FROM schema_notifications.log ORDER BY txid DESC, id DESC LIMIT 1;
     SELECT CASE WHEN is_called THEN last_value ELSE 0 END INTO losses FROM schema_notifications.losses;
-    SELECT count(*), pg_total_relation_size('schema_notifications.log') INTO log_rows, log_bytes FROM schema_notifications.log;
+    SELECT count(*), pg_total_relation_size('schema_notifications.log') INTO log_rows, log_bytes
+      FROM schema_notifications.log;
     queue_usage := pg_notification_queue_usage();
 
     problem := nullif(concat_ws(' ',
         CASE WHEN NOT triggers_enabled THEN
-            'An event trigger is missing or disabled: run ALTER EVENT TRIGGER ... ENABLE ALWAYS for schema_notifications_ddl_command_end, '
-            'schema_notifications_sql_drop and schema_notifications_extension_start (and SET event_triggers = on).' END,
+            'An event trigger is missing or disabled: run ALTER EVENT TRIGGER ... ENABLE ALWAYS for '
+            'schema_notifications_ddl_command_end, schema_notifications_sql_drop and schema_notifications_extension_start, '
+            'and see that the setting event_triggers, where there is one, is on.' END,
         CASE WHEN function_unaltered IS NOT TRUE THEN
-            'A function of the extension was altered: DROP EXTENSION schema_notifications, then CREATE EXTENSION schema_notifications.' END,
+            'A function of the extension was altered: run DROP EXTENSION schema_notifications and CREATE EXTENSION '
+            'schema_notifications.' END,
         CASE WHEN version_available IS NULL THEN
             'The server has no files of the extension: start it from the image that has them.'
              WHEN version_available <> version_installed THEN
-            format('Version %s is installed, %s is available: run ALTER EXTENSION schema_notifications UPDATE.', version_installed, version_available) END,
+            format('Version %s is installed, %s is available: run ALTER EXTENSION schema_notifications UPDATE.',
+                   version_installed, version_available) END,
         CASE WHEN losses > 0 THEN
-            format('%s changes were not logged or not announced: the server log has a WARNING for each. When that is mended, have readers '
-                   'read the schema again and run ALTER SEQUENCE schema_notifications.losses RESTART.', losses) END,
+            format('%s changes were not logged or not announced: the server log has a WARNING for each. When that is mended, '
+                   'have readers read the schema again and run ALTER SEQUENCE schema_notifications.losses RESTART.', losses) END,
         CASE WHEN queue_usage > 0.5 THEN
-            format('The notification queue is %s %% full: end the long transaction of the listener that holds it (pg_stat_activity).', round(100 * queue_usage)) END), '');
+            format('The notification queue is %s %% full: end the long transaction of the listener that holds it '
+                   '(see pg_stat_activity).', round(100 * queue_usage)) END), '');
     healthy := problem IS NULL;
 END
 $$;
@@ -531,9 +553,13 @@ $$;
 -- 7. Who may do what
 ------------------------------------------------------------------------------------------------------------------------
 
+-- Nobody else may do anything. A reader is given what it needs by name:
+--   GRANT USAGE ON SCHEMA schema_notifications TO reader;
+--   GRANT EXECUTE ON FUNCTION schema_notifications.changes_since TO reader;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA schema_notifications FROM PUBLIC;
 GRANT USAGE ON SCHEMA schema_notifications TO pg_database_owner, pg_monitor;
+GRANT SELECT ON schema_notifications.log TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION schema_notifications.changes_since(text, integer) TO pg_database_owner;
 GRANT EXECUTE ON FUNCTION schema_notifications.status() TO pg_database_owner, pg_monitor;
 
-INSERT INTO schema_notifications.state VALUES (pg_current_xact_id(), schema_notifications.fingerprint());
+INSERT INTO schema_notifications.state VALUES ('0', schema_notifications.fingerprint());
