@@ -449,8 +449,8 @@ class _Feed:
             connection,
             "SELECT pg_is_in_recovery(), pg_backend_pid(), "
             "(SELECT extversion FROM pg_extension WHERE extname = 'schema_notifications'), "
-            "has_schema_privilege(to_regnamespace('schema_notifications'), 'USAGE') AND "
-            "has_function_privilege(to_regprocedure('schema_notifications.changes_since(text, integer)'), 'EXECUTE')",
+            "(SELECT has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc AS p "
+            "JOIN pg_namespace AS n ON n.oid = pronamespace WHERE nspname = 'schema_notifications' AND proname = 'changes_since')",
         )
         if standby:
             raise CannotListen(f"Cannot listen to {where}: it is a standby, which carries no notices; connect to the primary.")

@@ -181,6 +181,7 @@ def _ssh_destination(host: str) -> list[str]:
     except ValueError:
         port = -1
     if parts.scheme != "ssh" or not parts.hostname or parts.path not in ("", "/") or parts.password or port == -1:
-        raise SchemaChangesError(f"{host!r} is no SSH host: write ssh://user@address or ssh://user@address:port.")
+        shown = host.replace(f":{parts.password}@", ":…@") if parts.password else host
+        raise SchemaChangesError(f"{shown!r} is no SSH host: write ssh://user@address[:port], without a password.")
     user = ["-l", parts.username] if parts.username else []
     return [*user, *(["-p", str(port)] if port else []), "--", parts.hostname]

@@ -6,12 +6,14 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_changes.cursor import Position
 from schema_changes.event import ChangedObject, MalformedNotice, SchemaChange, parse_notice
+from schema_changes.listener import _Feed
 
 text = st.text(max_size=20)
 json_values = st.recursive(
@@ -128,3 +130,44 @@ def test_a_position_shows_what_its_snapshot_shows(xmin: int, width: int, running
     assert position.is_readable
     # the definition of pg_visible_in_snapshot()
     assert position.shows(txid) == (txid < xmax and txid not in inside)
+
+
+def notice(number: int, txid: int) -> psycopg.Notify:
+    fields = {"type": "ddl_command_end", "tag": "CREATE TABLE", "timestamp": "2025-11-07 12:34:56.789+00", "id": number}
+    return psycopg.Notify("schema_changed", json.dumps(fields | {"txid": str(txid)}), 1)
+
+
+def feed(**state: bool) -> _Feed:
+    """One that has read the log up to the snapshot 10:20:12 and hears notices since."""
+    one = _Feed("", {"cursor": "1-7-5-1-10.20.12"})
+    one._stale = False
+    for name, value in state.items():
+        setattr(one, name, value)
+    return one
+
+
+def test_a_notice_is_delivered_unless_the_snapshot_shows_its_transaction() -> None:
+    # The server makes a transaction visible a moment before it sends its notices, too short a moment to hit in a test.
+    one = feed()
+    for txid in (9, 12, 15, 20):
+        one._hear(notice(txid, txid))
+    assert [event.id for event in one.ready if isinstance(event, SchemaChange)] == [12]
+    assert one._stale  # 20 came while 12 waits for the consumer
+    one.ready.clear()
+    one._stale = False
+    one._hear(notice(20, 20))
+    assert [event.cursor for event in one.ready] == ["1-7-5-1-10.20.12~12,20"]
+
+
+def test_a_notice_that_comes_while_the_log_is_read_asks_for_another_read() -> None:
+    one = feed(_reading=True)
+    one._hear(notice(30, 30))
+    assert (len(one.ready), one._stale) == (0, True)
+
+
+def test_an_id_that_was_delivered_before_is_for_the_log_to_decide() -> None:
+    one = feed()
+    one._hear(notice(30, 30))
+    one.ready.clear()
+    one._hear(notice(30, 31))
+    assert (len(one.ready), one._stale) == (0, True)

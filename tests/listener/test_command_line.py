@@ -1,0 +1,172 @@
+"""The commands listen, history and status, run as processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.postgres import Cluster
+
+COMMAND = [sys.executable, "-m", "schema_changes"]
+
+
+def execute(url: str, *statements: str) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextmanager
+def listening(*words: str | Path, **popen: Any) -> Iterator[subprocess.Popen[str]]:
+    """A `schema-changes listen` that listens."""
+    process = subprocess.Popen(
+        [*COMMAND, "listen", *words], text=True, stderr=subprocess.PIPE, **{"stdout": subprocess.PIPE, **popen}
+    )
+    try:
+        assert process.stderr is not None
+        assert "Listening to" in process.stderr.readline()
+        time.sleep(0.2)  # the first cursor follows
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def line(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    return dict(json.loads(process.stdout.readline()))
+
+
+def names(change: dict[str, Any]) -> list[str]:
+    return [item["identity"] for item in change["objects"]]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_prints_json_when_piped_and_ends_quietly_with_the_cursor_saved(database: str, tmp_path: Path, ending: int) -> None:
+    cursor = tmp_path / "cursor"
+    with listening(database, "--cursor-file", cursor) as process:
+        execute(database, "CREATE TABLE a ()")
+        change = line(process)
+        assert (change["tag"], names(change)) == ("CREATE TABLE", ["public.a"])
+        time.sleep(0.3)
+        process.send_signal(ending)
+        stdout, stderr = process.communicate(timeout=10)
+        assert (process.returncode, stdout, stderr) == (0, "", "")
+    execute(database, "CREATE TABLE b ()")
+    with listening(database, "--cursor-file", cursor) as process:
+        assert names(line(process)) == ["public.b"]
+    with listening(database, "--since", change["cursor"]) as process:
+        assert names(line(process)) == ["public.b"]
+
+
+def test_a_closed_pipe_ends_it_quietly(database: str) -> None:
+    with listening(database) as process:
+        execute(database, "CREATE TABLE a ()")
+        line(process)
+        assert process.stdout is not None
+        process.stdout.close()
+        execute(database, "CREATE TABLE b ()")
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+
+
+def test_a_terminal_gets_words_in_colour_and_no_control_sequences_of_others(database: str) -> None:
+    ours, theirs = pty.openpty()
+    with listening(database, stdout=theirs) as process:
+        execute(database, 'CREATE TABLE "evil\x1b[2J" ()', "DROP TABLE " + '"evil\x1b[2J"')
+        seen = ""
+        while "DROP TABLE" not in seen or not seen.endswith("\n"):
+            seen += os.read(ours, 4096).decode()
+        process.terminate()
+        process.wait()
+    assert "\x1b[32m+ table" in seen
+    assert "\x1b[31m- table" in seen
+    assert "by postgres" in seen
+    assert "\x1b[2J" not in seen
+
+
+def test_runs_a_command_for_each_burst(database: str, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    with listening(database, "--exec", f"cat >> {ran}; echo end >> {ran}", "--quiet-ms", "300", "--tag", "CREATE *"):
+        execute(database, "CREATE TABLE a ()", "DROP TABLE a", "CREATE TABLE b ()")
+        deadline = time.monotonic() + 10
+        while not ran.exists() or not ran.read_text().endswith("end\n"):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    first, second, end = ran.read_text().splitlines()
+    assert [names(json.loads(first)), names(json.loads(second)), end] == [["public.a"], ["public.b"], "end"]
+
+
+def test_a_command_that_fails_ends_it_with_the_cursor_before_the_burst(database: str, tmp_path: Path) -> None:
+    cursor = tmp_path / "cursor"
+    with listening(database, "--cursor-file", cursor, "--exec", "exit 3", "--quiet-ms", "50") as process:
+        execute(database, "CREATE TABLE a ()")
+        _, stderr = process.communicate(timeout=10)
+        assert process.returncode == 1
+        assert "failed with 3" in stderr
+    with listening(database, "--cursor-file", cursor) as process:
+        assert names(line(process)) == ["public.a"]
+
+
+def test_history(database: str) -> None:
+    execute(database, *(f"CREATE TABLE t{number} ()" for number in range(5)))
+    everything = [json.loads(text) for text in run("history", database).stdout.splitlines()]
+    assert [names(change) for change in everything] == [[f"public.t{number}"] for number in range(5)]
+    assert len(run("history", "--limit", "2", database).stdout.splitlines()) == 2
+    with psycopg.connect(database) as connection:
+        ((cursor,),) = connection.execute("SELECT cursor FROM schema_notifications.changes_since()")
+    execute(database, "CREATE TABLE later ()")
+    assert names(json.loads(run("history", "--since", cursor, database).stdout)) == ["public.later"]
+    assert json.loads(run("history", "--since", "nonsense", database).stdout)["type"] == "reset"
+
+
+def test_status(database: str) -> None:
+    done = run("status", "--json", database)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["healthy"] is True
+    execute(database, "ALTER EVENT TRIGGER schema_notifications_sql_drop DISABLE")
+    done = run("status", database)
+    assert done.returncode == 6
+    assert "ENABLE ALWAYS" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["listen", "history", "status"])
+def test_errors_are_one_sentence_and_an_exit_code(cluster: Cluster, database: str, command: str) -> None:
+    role = f"guest_{database.rpartition('_')[2]}"
+    cluster.execute(f"CREATE ROLE {role} LOGIN")
+    for url, code in (
+        (cluster.url("postgres"), 5),
+        (cluster.url("nowhere"), 4),
+        (cluster.url(port=1), 3),
+        (database.replace("postgres@", f"{role}@"), 8),
+    ):
+        done = run(command, url)
+        assert done.returncode == code, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("schema-changes: ")
+        assert "Traceback" not in done.stderr
+
+
+def test_help_and_wrong_usage() -> None:
+    assert "exit codes:" in run("--help").stdout
+    for command in ("listen", "history", "status", "check"):
+        assert "--stack" in run(command, "--help").stdout
+    assert run("unknown").returncode == 2
+    assert run("listen", "--no-catch-up", "--since", "x").returncode == 1
