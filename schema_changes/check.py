@@ -35,7 +35,8 @@ _FACTS = """
 SELECT current_database(), current_setting('server_version'), pg_is_in_recovery(), pg_backend_pid(),
     (SELECT extversion FROM pg_extension WHERE extname = 'schema_notifications'),
     (SELECT has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')
-     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace WHERE nspname = 'schema_notifications' AND proname = 'status'),
+     FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace
+     WHERE nspname = 'schema_notifications' AND proname = 'status'),
     ARRAY(SELECT evtname::text FROM pg_event_trigger
           WHERE evtname LIKE 'schema\\_notifications\\_%' AND evtenabled = 'D' ORDER BY 1),
     (SELECT nspname::text FROM pg_namespace

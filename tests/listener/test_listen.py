@@ -438,16 +438,18 @@ async def test_refuses_a_role_without_rights_and_serves_it_without_catching_up(c
         assert identities(await take(queue, 1)) == ["public.u"]
 
 
-async def test_refuses_a_standby(cluster: Cluster, database: str) -> None:
-    standby = Cluster()
-    subprocess.run(  # noqa: ASYNC221
-        [standby.bin / "pg_basebackup", "-D", standby.data, "-R", "-X", "fetch", "-c", "fast", "-d", cluster.url()],
-        check=True,
-        user=standby.user,
-        cwd="/",
-    )
-    with standby, pytest.raises(CannotListen, match="standby"):
-        await start(standby.url(database.rpartition("/")[2]))
+async def test_refuses_a_standby() -> None:
+    with Cluster() as primary:
+        primary.create_database("app")
+        standby = Cluster()
+        subprocess.run(  # noqa: ASYNC221
+            [standby.bin / "pg_basebackup", "-D", standby.data, "-R", "-X", "fetch", "-c", "fast", "-d", primary.url()],
+            check=True,
+            user=standby.user,
+            cwd="/",
+        )
+        with standby, pytest.raises(CannotListen, match="standby"):
+            await start(standby.url("app"))
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
