@@ -45,7 +45,7 @@ lint: ## Check style, types and shell scripts
 	@$(ENV) && shellcheck $(SHELL_SCRIPTS)
 
 test: ## Set up, lint, and run all tests; what is missing is an error, nothing is skipped
-	@toolchain/setup --tests
+	@toolchain/setup --tests --languages
 	@$(MAKE) lint
 	@$(ENV) && NOTHING_SKIPPED=1 pytest -n 2 --dist worksteal
 

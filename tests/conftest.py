@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 NEEDS = {
-    "consumers": ("docker", "pulumi"),
+    "consumers": ("docker", "pulumi", "pulumi-language-yaml"),
     "coolify": ("docker", "pulumi"),
     "e2e": ("docker", "pulumi", "sshd"),
     "image": ("docker",),

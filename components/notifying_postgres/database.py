@@ -69,6 +69,8 @@ class CheckResult(TypedDict):
     """The version of the extension schema_notifications in that database."""
     notices: list[SchemaNotification]
     """The notices, in the order in which they came."""
+    ms: float
+    """Milliseconds that the check took."""
 
 
 class DatabaseOutputs(TypedDict):

@@ -18,7 +18,8 @@ class InvalidArgument(pulumi.RunError):
     """
 
     def __init__(self, key: str, value: object, allowed: str, *, secret: bool = False) -> None:
-        given = "is missing" if value is None else "is not allowed" if secret else f"is {value!r}"
+        output = isinstance(value, pulumi.Output)
+        given = "is missing" if value is None else "is an output" if output else "is not allowed" if secret else f"is {value!r}"
         super().__init__(f"{key} {given}: {allowed}")
 
 

@@ -57,7 +57,6 @@ def planned(stack: Stack, form: str) -> dict[str, Any]:
     return resources
 
 
-
 @pytest.mark.parametrize("way", ["plain", "output", "secret", "late"])
 def test_every_argument_means_the_same_in_both_forms(consumer: Stack, way: str) -> None:
     args = ARGS | {"private_key_file": str(consumer.home / "id_ed25519")}
@@ -74,3 +73,19 @@ def test_every_argument_means_the_same_in_both_forms(consumer: Stack, way: str) 
     assert packaged.keys() == native.keys()
     for urn, resource in packaged.items():
         assert resource == native[urn]
+
+
+@pytest.mark.parametrize(
+    ("way", "databases", "sentence"),
+    [
+        ("plain", {"app": {"pasword": "p"}}, "databases.app.pasword"),
+        ("plain", {"app": {"port": "70000"}}, "databases.app.port is '70000': give a port from 1 to 65535, or address:port"),
+        ("output", {"app": {"port": "70000"}}, "databases.app.port is '70000': give a port from 1 to 65535, or address:port"),
+        ("outer", {"app": {"port": "5432"}}, "give the settings by name; only a single setting may be an output"),
+    ],
+)
+def test_what_is_wrong_is_refused_through_the_plugin_with_its_key(
+    consumer: Stack, way: str, databases: dict[str, Any], sentence: str
+) -> None:
+    consumer.config = {"form": "packaged", "way": way, "args": {"databases": databases}}
+    assert sentence in consumer.preview(fails=True)

@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import pulumi
 from google.protobuf import any_pb2, empty_pb2, struct_pb2
-from pulumi.provider.experimental.analyzer import Analyzer, PropertyDefinition
+from pulumi.provider.experimental.analyzer import Analyzer, ComponentDefinition, PropertyDefinition
 from pulumi.provider.experimental.component import ComponentProvider
 from pulumi.provider.experimental.property_value import Computed, PropertyValue
 from pulumi.provider.experimental.schema import ComplexType, Property
@@ -75,11 +75,44 @@ def serve(components: list[type[pulumi.ComponentResource]]) -> None:
         sys.exit(130)
 
 
+class Components(ComponentProvider):
+    """The SDK's provider of components, strict with arguments, and with the outputs as the schema names them (SDK 3.272)."""
+
+    def map_input_properties(
+        self,
+        inputs: Any,
+        properties: dict[str, PropertyDefinition],
+        mapping: dict[str, str],
+        component_name: str,
+        property_path: str,
+    ) -> Any:
+        # The SDK would take either for no settings at all, and make a database with the defaults.
+        prefix = f"{property_path}." if property_path else ""
+        if not isinstance(inputs, Mapping):
+            raise pulumi.InputPropertyError(property_path, "give the settings by name; only a single setting may be an output")
+        for key in sorted(inputs.keys() - properties.keys()):
+            raise pulumi.InputPropertyError(prefix + key, f"not an argument; there are {', '.join(sorted(properties))}")
+        return super().map_input_properties(inputs, properties, mapping, component_name, property_path)
+
+    def get_state(self, instance: pulumi.ComponentResource, component_def: ComponentDefinition) -> dict[str, Any]:
+        state = super().get_state(instance, component_def)
+        for key, output in component_def.outputs.items():
+            kind = output.additional_properties and output.additional_properties.ref
+            if kind:  # the SDK names the keys of a type, but not those of a type's values in a map
+                definition = self._type_defs[kind.rpartition(":")[2]]
+                state[key] = state[key].apply(
+                    lambda values, definition=definition: {
+                        name: self.map_complex_output(value, definition) for name, value in values.items()
+                    }
+                )
+        return state
+
+
 class Plugin(ProviderServicer):
     """The SDK's servicer for components, with the calls for custom resources beside them."""
 
     def __init__(self, components: list[type[pulumi.ComponentResource]], engine: str) -> None:
-        provider = ComponentProvider(components, PACKAGE, version=VERSION)
+        provider = Components(components, PACKAGE, version=VERSION)
         super().__init__(provider, [], engine)
         provider.schema = schema(provider.schema or "{}")
         self._settings = Settings()

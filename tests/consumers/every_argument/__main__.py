@@ -1,4 +1,4 @@
-"""NotifyingPostgres with the arguments of the stack's configuration, in its Python form or as the plugin serves it to all languages."""
+"""NotifyingPostgres with the arguments of the stack's configuration, in its Python form or through the plugin."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +32,7 @@ GIVEN: dict[str, Callable[[Any], Any]] = {
     "output": pulumi.Output.from_input,
     "secret": pulumi.Output.secret,
     "late": late,
+    "outer": lambda value: value,  # instead, a database as a whole is an Output
 }
 
 
@@ -54,7 +55,11 @@ args = given(config.require_object("args"))
 args["databases"] = {key: given(settings) for key, settings in args["databases"].items()}
 
 if config.require("form") == "native":
-    NotifyingPostgres(pulumi.get_stack(), args)  # type: ignore[arg-type]
+    postgres = NotifyingPostgres(pulumi.get_stack(), args)  # type: ignore[arg-type]
+    pulumi.export("databases", postgres.databases)
 else:
-    token = "notifying-postgres:index:NotifyingPostgres"  # noqa: S105
-    pulumi.ComponentResource(token, pulumi.get_stack(), renamed(args), remote=True)
+    token = "notifying-postgres:index:NotifyingPostgres"
+    packaged = renamed(args)
+    if config.require("way") == "outer":
+        packaged["databases"] = {key: late(database) for key, database in packaged["databases"].items()}
+    pulumi.ComponentResource(token, pulumi.get_stack(), packaged, remote=True)

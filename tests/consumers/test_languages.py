@@ -1,0 +1,87 @@
+"""The examples in other languages, on the real engine: what they make is what a Python program makes."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import REPOSITORY, Stack, docker
+from notifying_postgres.errors import camel_case
+
+BASE_IMAGE = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "postgres:16-alpine")
+Start = Callable[[Path, str], Stack]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a stack of a program, in a copy whose instance has the stack's name and which finds the plugin."""
+    stacks: list[Stack] = []
+
+    def started(program: Path, project: str) -> Stack:
+        folder = tmp_path / project
+        shutil.copytree(program, folder / "program")
+        stack = Stack(folder / "stack", folder / "program", project)
+        stacks.append(stack)
+        for file in (folder / "program").iterdir():
+            text = re.sub(r"(\.\./)+components", str(REPOSITORY / "components"), file.read_text())
+            file.write_text(re.sub(r"\bshop\b", stack.name, text))
+        stack.init()
+        return stack
+
+    yield started
+    for stack in stacks:
+        stack.remove()
+
+
+def graph(stack: Stack) -> dict[str, Any]:
+    """The component and all in it: what each resource is, whose child, on what it depends, and what it is given."""
+    text = stack.state().replace(stack.name, "NAME").replace(stack.project, "PROJECT")
+    resources = json.loads(text)["deployment"]["resources"]
+    kept = ("parent", "retainOnDelete", "protect", "additionalSecretOutputs", "ignoreChanges", "custom")
+    return {
+        resource["urn"]: {key: resource.get(key) for key in kept}
+        | {"inputs": sorted(resource.get("inputs", {})), "outputs": sorted(resource.get("outputs", {}))}
+        | {"dependencies": sorted(resource.get("dependencies", []))}
+        for resource in resources
+        if "notifying-postgres:index:NotifyingPostgres" in resource["urn"]
+    }
+
+
+def spelt(value: Any) -> Any:
+    """A value of a Python program's outputs with the keys as other languages have them, and without what differs by run."""
+    if isinstance(value, dict):
+        return {camel_case(key): 0 if key == "ms" else spelt(item) for key, item in value.items() if item is not None}
+    return [spelt(item) for item in value] if isinstance(value, list) else value
+
+
+def test_a_yaml_stack_makes_what_a_python_one_makes(start: Start) -> None:
+    native = start(Path(__file__).parent / "every_argument", "every-argument")
+    databases = {"orders": {"memory": "512m"}, "events": {"user": "ingest", "password": "its password"}}
+    args = {"image": f"{native.name}:16", "base_image": BASE_IMAGE, "databases": databases}
+    native.config = {"form": "native", "way": "plain", "args": args}
+    native.up()
+
+    yaml = start(REPOSITORY / "examples" / "yaml-stack", "yaml-stack")
+    yaml.config = {"image": f"{yaml.name}:16", "baseImage": BASE_IMAGE, "eventsPassword": "its password"}
+    yaml.up()
+
+    assert len(graph(native)) == 13
+    assert graph(yaml) == graph(native)
+
+    python, other = native.outputs(), yaml.outputs()
+    assert other["ordersUrl"].endswith(f"@{yaml.name}-orders:5432/orders")
+    assert other["ordersContainer"] == f"{yaml.name}-orders"
+    assert spelt(other["databases"]) == json.loads(json.dumps(spelt(python["databases"])).replace(native.name, yaml.name))
+    generated = other["ordersUrl"].split(":")[2].split("@")[0]
+    for secret in ("its password", "its%20password", generated):
+        assert secret not in yaml.state()
+    assert "[secret]" in yaml.run("stack", "output", "ordersUrl")
+    yaml.up_changes_nothing()
+
+    for stack in (yaml, native):
+        stack.destroy()
+        assert docker("ps", "-aq", "--filter", f"name=^{stack.name}") == ""
