@@ -231,7 +231,7 @@ def test_a_full_queue_stops_no_ddl(database: Database) -> None:
     with database.connect() as listener, database.connect() as session:
         listener.execute("LISTEN schema_changed")
         listener.execute("BEGIN; SELECT 1")  # holds the queue
-        while session.execute("SELECT pg_notification_queue_usage()").fetchone() < (0.91,):
+        while session.execute("SELECT pg_notification_queue_usage() < 0.91").fetchone() == (True,):
             session.execute("SELECT pg_notify('schema_changed', repeat('x', 7000) || n) FROM generate_series(1, 3) AS n")
         cursor = database.changes_since(None)[2]
         warnings = warnings_of(database, *[f"CREATE TABLE t{n} ()" for n in range(20)])
