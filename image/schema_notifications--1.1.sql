@@ -270,11 +270,7 @@ BEGIN
     END IF;
 
     IF log_id % 512 = 0 THEN
-        BEGIN
-            PERFORM schema_notifications.prune(log_id);
-        EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'the log of schema changes in database "%" was not pruned: %', current_database(), sqlerrm;
-        END;
+        PERFORM schema_notifications.prune(log_id);
     END IF;
 END
 $$;
@@ -328,11 +324,13 @@ CREATE FUNCTION schema_notifications.prune(newest_id bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    oldest_kept timestamptz := now() - schema_notifications.configured('retention_age', '30 days')::interval;
-    first_kept  bigint      := newest_id - schema_notifications.configured('retention_rows', '100000')::bigint + 1;
-    running     xid8        := pg_snapshot_xmin(pg_current_snapshot());
+    oldest_kept timestamptz;
+    first_kept  bigint;
+    running     xid8 := pg_snapshot_xmin(pg_current_snapshot());
     last_pruned xid8;
 BEGIN
+    oldest_kept := now() - schema_notifications.configured('retention_age', '30 days')::interval;
+    first_kept := newest_id - schema_notifications.configured('retention_rows', '100000')::bigint + 1;
     -- With REPEATABLE READ and above, a row that another pruner has changed would be a serialization failure.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RETURN;
@@ -349,6 +347,8 @@ BEGIN
         DELETE FROM schema_notifications.log WHERE txid <= last_pruned;
         UPDATE schema_notifications.state SET horizon = greatest(horizon, last_pruned);
     END IF;
+EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'the log of schema changes in database "%" was not pruned: %', current_database(), sqlerrm;
 END
 $$;
 
