@@ -1,0 +1,274 @@
+"""What an ordinary user may try against code that runs as the superuser on each of his commands."""
+
+import psycopg
+import pytest
+from conftest import Database
+
+# In alice's schema: every function, operator, type and cast-like helper of pg_catalog under the same name and with the same
+# arguments, each of which tells that it was called. What cannot be made (pseudo-type arguments and such) is left out.
+SHADOWS = """
+CREATE FUNCTION evil.trap() RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'shadow called by %', current_user; END$$;
+DO $make$
+DECLARE
+    shadow record;
+BEGIN
+    FOR shadow IN
+        SELECT format('CREATE FUNCTION evil.%I(%s) RETURNS %s LANGUAGE plpgsql AS $$BEGIN PERFORM evil.trap(); END$$', proname,
+                      pg_get_function_identity_arguments(oid), pg_get_function_result(oid)) AS command
+          FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND prokind = 'f'
+           AND proname IN (SELECT proname FROM pg_proc JOIN named ON proname = name)
+    LOOP
+        BEGIN
+            EXECUTE shadow.command;
+        EXCEPTION WHEN OTHERS THEN NULL;
+        END;
+    END LOOP;
+    FOR shadow IN
+        SELECT format('CREATE OPERATOR evil.%s (leftarg = %s, rightarg = %s, function = evil.%I)', oprname,
+                      format_type(oprleft, NULL), format_type(oprright, NULL), 'operator_' || oid) AS command,
+               format('CREATE FUNCTION evil.%I(%s, %s) RETURNS %s LANGUAGE plpgsql AS $$BEGIN PERFORM evil.trap(); END$$',
+                      'operator_' || oid, format_type(oprleft, NULL), format_type(oprright, NULL), format_type(oprresult, NULL)) AS function
+          FROM pg_operator
+         WHERE oprnamespace = 'pg_catalog'::regnamespace AND oprleft <> 0
+           AND {text, bigint, integer, double precision, jsonb, boolean, name, oid, xid8, timestamp with time zone, "char"}
+    LOOP
+        BEGIN
+            EXECUTE shadow.function;
+            EXECUTE shadow.command;
+        EXCEPTION WHEN OTHERS THEN NULL;
+        END;
+    END LOOP;
+END
+$make$;
+CREATE DOMAIN evil.text AS pg_catalog.int4 CHECK (evil.trap() IS NULL);
+CREATE DOMAIN evil.jsonb AS pg_catalog.int4;
+CREATE DOMAIN evil.name AS pg_catalog.int4;
+CREATE DOMAIN evil.xid8 AS pg_catalog.int4;
+CREATE DOMAIN evil.timestamptz AS pg_catalog.int4;
+CREATE TABLE evil.log (id pg_catalog.int8); CREATE TABLE evil.pg_class (oid oid); CREATE VIEW evil.dropped AS SELECT 1 AS objects;
+CREATE TABLE evil.pg_database (datname pg_catalog.text); CREATE TABLE evil.pg_event_trigger (evtname pg_catalog.text);
+"""
+
+
+def shadow_everything(database: Database) -> int:
+    """Makes the shadows as alice; returns how many functions and operators there are."""
+    database.execute(
+        "CREATE SCHEMA evil AUTHORIZATION alice; GRANT CREATE ON SCHEMA public TO alice;"
+        "CREATE TABLE named AS SELECT DISTINCT proname AS name FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace"
+        " AND EXISTS (SELECT FROM pg_proc AS ours WHERE ours.pronamespace = 'schema_notifications'::regnamespace"
+        "  AND (ours.prosrc || coalesce(pg_get_function_sqlbody(ours.oid), '')) LIKE '%' || pg_proc.proname || '%');"
+        "GRANT SELECT ON named TO PUBLIC"
+    )
+    types = "text, bigint, integer, double precision, jsonb, boolean, name, oid, xid8, timestamp with time zone"
+    condition = " AND ".join(f"{side} = ANY ('{{{types}}}'::regtype[])" for side in ("oprleft", "oprright"))
+    marker = '{text, bigint, integer, double precision, jsonb, boolean, name, oid, xid8, timestamp with time zone, "char"}'
+    with database.connect("alice") as session:
+        session.execute(SHADOWS.replace(marker, condition))
+    made = database.value(
+        "SELECT (SELECT count(*) FROM pg_proc WHERE pronamespace = 'evil'::regnamespace)"
+        " + (SELECT count(*) FROM pg_operator WHERE oprnamespace = 'evil'::regnamespace)"
+    )
+    return int(made)
+
+
+@pytest.mark.parametrize("path", ["evil, pg_catalog, public", "pg_temp, evil, pg_catalog, public", '"$user", evil, public, pg_catalog'])
+def test_a_hijacked_search_path_reaches_nothing(database: Database, path: str) -> None:
+    assert shadow_everything(database) > 300
+    _, _, cursor = database.changes_since(None)
+    warnings: list[str] = []
+    with database.connect("alice") as session, database.listening() as notices:
+        session.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
+        session.execute(f"SET search_path = {path}")
+        session.execute("CREATE TABLE public.t (id pg_catalog.int4, x pg_catalog.int4)")
+        session.execute("ALTER TABLE public.t DROP COLUMN x, ADD COLUMN y pg_catalog.int4")
+        session.execute("SET schema_notifications.notify = on; ALTER TABLE public.t DROP COLUMN y")  # the careful way
+        session.execute("RESET schema_notifications.notify; DROP TABLE public.t")
+    assert warnings == []
+    assert [notice["tag"] for notice in notices] == ["CREATE TABLE", "ALTER TABLE", "ALTER TABLE", "DROP TABLE"]
+    assert database.changes_since(cursor)[0] == ["CREATE TABLE", "ALTER TABLE", "ALTER TABLE", "DROP TABLE"]
+    database.execute("GRANT USAGE ON SCHEMA schema_notifications TO alice")
+    database.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA schema_notifications TO alice")
+    with database.connect("alice") as session:
+        session.execute(f"SET search_path = {path}")
+        *changes, end = session.execute("SELECT kind, tag FROM schema_notifications.changes_since($1)".replace("$1", f"'{cursor}'")).fetchall()
+        assert len(changes) == 6
+        assert end[0] == "cursor"
+        assert session.execute("SELECT losses FROM schema_notifications.status()").fetchone() == (0,)
+
+
+def test_pruning_reaches_nothing_either(database: Database) -> None:
+    database.execute(f"ALTER DATABASE {database.name} SET schema_notifications.retention_rows = 10")
+    shadow_everything(database)
+    with database.connect("alice") as session:
+        session.execute("SET search_path = evil, pg_catalog")
+        session.execute("CREATE SEQUENCE evil.q")
+        session.execute("DO $$BEGIN FOR i IN 1..520 LOOP COMMENT ON SEQUENCE evil.q IS 'x'; COMMIT; END LOOP; END$$")
+    assert database.value("SELECT count(*) FROM schema_notifications.log") < 600
+
+
+DENIED = [
+    "SELECT * FROM schema_notifications.log",
+    "INSERT INTO schema_notifications.log (tag, objects) VALUES ('x', '[]')",
+    "UPDATE schema_notifications.log SET tag = 'x'",
+    "DELETE FROM schema_notifications.log",
+    "TRUNCATE schema_notifications.log",
+    "BEGIN; LOCK TABLE schema_notifications.log",
+    "SELECT * FROM schema_notifications.state",
+    "SELECT * FROM schema_notifications.secret",
+    "SELECT nextval('schema_notifications.losses')",
+    "SELECT setval('schema_notifications.log_id_seq', 1)",
+    "SELECT schema_notifications.prune(1)",
+    "SELECT schema_notifications.leave('CREATE EXTENSION', NULL)",
+    "SELECT schema_notifications.announce_carefully('ddl_command_end', 'CREATE TABLE')",
+    "SELECT schema_notifications.lose('x', 'y', 'z')",
+    "SELECT schema_notifications.changes_since()",
+    "SELECT schema_notifications.status()",
+    "CREATE TABLE schema_notifications.mine ()",
+    "CREATE TRIGGER t BEFORE INSERT ON schema_notifications.log FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    "ALTER TABLE schema_notifications.log DISABLE TRIGGER ALL",
+    "DROP TABLE schema_notifications.log CASCADE",
+    "DROP FUNCTION schema_notifications.notify_schema_change() CASCADE",
+    "DROP SCHEMA schema_notifications CASCADE",
+    "DROP EXTENSION schema_notifications CASCADE",
+    "DROP EVENT TRIGGER schema_notifications_ddl_command_end",
+    "ALTER EVENT TRIGGER schema_notifications_ddl_command_end DISABLE",
+    "ALTER EXTENSION schema_notifications DROP TABLE schema_notifications.log",
+    "ALTER FUNCTION schema_notifications.notify_schema_change() RENAME TO gone",
+    "CREATE OR REPLACE FUNCTION schema_notifications.notify_schema_change() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'",
+    "CREATE EVENT TRIGGER mine ON ddl_command_end EXECUTE FUNCTION schema_notifications.notify_schema_change()",
+    "SET session_replication_role = replica",
+]
+
+
+@pytest.mark.parametrize("owner", [False, True], ids=["user", "database owner"])
+@pytest.mark.parametrize("command", DENIED)
+def test_denied(database: Database, command: str, owner: bool) -> None:
+    may = owner and ("SELECT * FROM schema_notifications.log" in command or "changes_since" in command or "status" in command)
+    if owner:
+        database.execute(f"ALTER DATABASE {database.name} OWNER TO alice")
+    with database.connect("alice") as session:
+        if may:
+            session.execute(command)
+        else:
+            with pytest.raises((psycopg.errors.InsufficientPrivilege, psycopg.errors.DependentObjectsStillExist)):
+                session.execute(command)
+    assert database.notices_of("CREATE TABLE t ()")
+
+
+def test_drop_owned_takes_nothing_along(database: Database) -> None:
+    database.execute("GRANT CREATE ON SCHEMA public TO alice")
+    with database.connect("alice") as session:
+        session.execute("CREATE TABLE t (); DROP OWNED BY alice CASCADE")
+    assert database.notices_of("CREATE TABLE t ()")
+
+
+def test_a_member_cannot_be_dropped_by_accident(database: Database) -> None:
+    for command in ("DROP FUNCTION schema_notifications.notify_schema_change() CASCADE", "DROP TABLE schema_notifications.log CASCADE",
+                    "DROP EVENT TRIGGER schema_notifications_sql_drop", "DROP SCHEMA schema_notifications CASCADE"):  # fmt: skip
+        with pytest.raises(psycopg.errors.DependentObjectsStillExist, match="extension schema_notifications requires it"):
+            database.execute(command)
+
+
+def test_a_reader_role(database: Database) -> None:
+    database.execute("GRANT USAGE ON SCHEMA schema_notifications TO alice; GRANT EXECUTE ON FUNCTION schema_notifications.changes_since TO alice")
+    with database.connect("alice") as session:
+        ((kind, cursor),) = session.execute("SELECT kind, cursor FROM schema_notifications.changes_since()").fetchall()
+        assert kind == "cursor"
+        database.execute("CREATE TABLE t ()")
+        assert len(session.execute("SELECT * FROM schema_notifications.changes_since(%s)", (cursor,)).fetchall()) == 2
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            session.execute("SELECT * FROM schema_notifications.log")
+
+
+def test_a_forged_setting_hides_nothing(database: Database) -> None:
+    """Neither a made-up drop nor the mark of an extension's script is believed, whatever a user writes into the setting."""
+    database.execute("GRANT CREATE ON SCHEMA public TO alice; CREATE TABLE public.a (x int, y int); ALTER TABLE a OWNER TO alice")
+    forged = ['on', 'x {"tag": "ALTER TABLE"}', '1 {"tag": "CREATE EXTENSION"}', ' {"tag": "CREATE EXTENSION"}', "{", " "]
+    forged += [f'{secret} {{"tag": "ALTER TABLE", "objects": [{{"action": "dropped"}}]}}' for secret in range(4)]
+    warnings: list[str] = []
+    with database.connect("alice") as session, database.listening() as notices:
+        session.add_notice_handler(lambda notice: warnings.append(notice.message_primary or ""))
+        for round_ in ("before this session has a secret", "after"):
+            for value in forged:
+                session.execute("SELECT set_config('schema_notifications.unfinished', %s, false)", (value,))
+                session.execute("ALTER TABLE a ADD z int")
+                session.execute("SELECT set_config('schema_notifications.unfinished', %s, false)", (value,))
+                session.execute("ALTER TABLE a DROP COLUMN z")
+                session.execute("SELECT set_config('schema_notifications.unfinished', %s, false)", (value,))
+                session.execute(f"CREATE TABLE b{round_[0]} (); DROP TABLE b{round_[0]}")
+    assert warnings == []
+    assert len(notices) == 4 * 2 * len(forged)
+    told = [sorted((o["action"], o["identity"]) for o in notice["objects"]) for notice in notices[:4]]
+    assert told == [
+        [("altered", "public.a")],
+        [("altered", "public.a"), ("dropped", "public.a.z")],
+        [("created", "public.bb")],
+        [("dropped", "public.bb")],
+    ]
+    assert database.status()["losses"] == 0
+
+
+def test_the_secret_is_nowhere_to_be_seen(database: Database) -> None:
+    database.execute("CREATE TABLE a (x int, y int); ALTER TABLE a OWNER TO alice")
+    with database.connect("alice") as session, session.transaction():
+        session.execute("ALTER TABLE a DROP COLUMN x")
+        assert session.execute("SELECT current_setting('schema_notifications.unfinished')").fetchone() == ("",)
+
+
+def test_settings_of_the_session_change_nothing(database: Database) -> None:
+    database.execute("GRANT CREATE ON SCHEMA public TO alice")
+    with database.connect("alice") as session, database.listening() as notices:
+        for setting in ("standard_conforming_strings = off", "plpgsql.extra_errors = 'all'", "plpgsql.extra_warnings = 'all'",
+                        "transform_null_equals = on", "quote_all_identifiers = off", "DateStyle = 'German'", "IntervalStyle = 'sql_standard'",
+                        "row_security = off", "array_nulls = off", "bytea_output = 'escape'", "xmloption = document", "work_mem = '64kB'",
+                        "plan_cache_mode = force_custom_plan", "enable_indexscan = off", "jit = on", "jit_above_cost = 0"):  # fmt: skip
+            session.execute(f"SET {setting}")
+        session.execute("CREATE TABLE t (x int, y int)")
+        session.execute("ALTER TABLE t DROP COLUMN x")
+        session.execute("DROP TABLE t")
+    assert [notice["tag"] for notice in notices] == ["CREATE TABLE", "ALTER TABLE", "DROP TABLE"]
+    assert database.status()["losses"] == 0
+
+
+def test_no_query_text_is_kept(database: Database) -> None:
+    secret = "hunter2secret"
+    database.execute(f"CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (password '{secret}')")
+    database.execute(f"CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$SELECT '{secret}'$$")
+    (notice,) = database.notices_of(f"CREATE USER MAPPING FOR alice SERVER s OPTIONS (password '{secret}')")
+    assert secret not in str(notice)
+    assert secret not in str(database.execute("SELECT * FROM schema_notifications.log"))
+
+
+@pytest.mark.parametrize("name", ['q"uo\'te', "new\nline", "🐘" * 15, "x" * 63, '{"a":1}', "'); DROP TABLE t; --", "$$", "%s%I", "\\"])
+def test_names_are_never_code(database: Database, name: str) -> None:
+    identifier = '"' + name.replace('"', '""') + '"'
+    database.execute("GRANT CREATE ON SCHEMA public TO alice")
+    notices = database.notices_of(
+        f"CREATE TABLE {identifier} ({identifier} int, other int)", f"ALTER TABLE {identifier} DROP COLUMN {identifier}",
+        f"DROP TABLE {identifier}", user="alice",
+    )  # fmt: skip
+    assert [notice["tag"] for notice in notices] == ["CREATE TABLE", "ALTER TABLE", "DROP TABLE"]
+    assert [objects for _, objects in database.log()[-3:]] == [notice["objects"] for notice in notices]
+
+
+def test_everything_is_owned_by_the_superuser_and_the_extension(database: Database) -> None:
+    owners = database.execute(
+        "SELECT DISTINCT rolsuper FROM pg_roles JOIN ("
+        " SELECT proowner AS owner FROM pg_proc WHERE pronamespace = 'schema_notifications'::regnamespace"
+        " UNION SELECT relowner FROM pg_class WHERE relnamespace = 'schema_notifications'::regnamespace"
+        " UNION SELECT nspowner FROM pg_namespace WHERE nspname = 'schema_notifications'"
+        " UNION SELECT evtowner FROM pg_event_trigger) AS o ON pg_roles.oid = owner"
+    )
+    assert owners == [(True,)]
+    assert database.execute(
+        "SELECT c.relname FROM pg_class AS c WHERE relnamespace = 'schema_notifications'::regnamespace AND relkind IN ('r', 'S', 'v')"
+        " AND NOT EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_class'::regclass AND objid = c.oid AND deptype = 'e')"
+    ) == []  # fmt: skip
+
+
+def test_who_has_no_pinned_search_path(database: Database) -> None:
+    """Only what qualifies every name, or was resolved at installation, does without."""
+    unpinned = database.execute(
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'schema_notifications'::regnamespace AND proconfig IS NULL AND prosqlbody IS NULL"
+    )
+    assert unpinned == [("notify_schema_change",)]

@@ -1,0 +1,144 @@
+"""Installation, update, dump and restore."""
+
+import subprocess
+from pathlib import Path
+
+import psycopg
+import pytest
+from conftest import Database
+
+# All that an installation consists of, in a form that two databases can be compared by.
+CATALOG = """
+SELECT 'function', p.oid::regprocedure::text, md5(prosrc), pg_get_function_sqlbody(p.oid), proconfig::text, prosecdef::text, proacl::text,
+       provolatile::text
+  FROM pg_proc AS p WHERE pronamespace = 'schema_notifications'::regnamespace
+UNION ALL
+SELECT 'column', attrelid::regclass::text, attname::text, attnum::text, format_type(atttypid, atttypmod), attnotnull::text,
+       pg_get_expr(adbin, adrelid), relkind::text
+  FROM pg_attribute JOIN pg_class AS c ON c.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+ WHERE relnamespace = 'schema_notifications'::regnamespace AND attnum > 0
+UNION ALL
+SELECT 'relation', oid::regclass::text, relkind::text, relpersistence::text, relacl::text, pg_get_viewdef(oid), NULL, NULL
+  FROM pg_class WHERE relnamespace = 'schema_notifications'::regnamespace
+UNION ALL
+SELECT 'trigger', evtname::text, evtevent::text, evtfoid::regproc::text, evtenabled::text, evttags::text, NULL, NULL FROM pg_event_trigger
+UNION ALL
+SELECT 'member', type, identity, NULL, NULL, NULL, NULL, NULL
+  FROM pg_depend, pg_identify_object(classid, objid, objsubid)
+ WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'schema_notifications')
+UNION ALL
+SELECT 'state', horizon::text, fingerprint, NULL, NULL, NULL, NULL, NULL FROM schema_notifications.state
+UNION ALL
+SELECT 'schema', nspacl::text, NULL, NULL, NULL, NULL, NULL, NULL FROM pg_namespace WHERE nspname = 'schema_notifications'
+UNION ALL
+SELECT 'initial rights', privtype::text, initprivs::text, NULL, NULL, NULL, NULL, NULL
+  FROM pg_init_privs WHERE classoid = 'pg_proc'::regclass AND objoid IN (SELECT oid FROM pg_proc WHERE pronamespace = 'schema_notifications'::regnamespace)
+ ORDER BY 1, 2, 3, 4
+"""
+
+
+def test_an_update_gives_what_an_installation_gives(database: Database) -> None:
+    fresh = database.execute(CATALOG)
+    database.execute("DROP EXTENSION schema_notifications")
+    database.execute("CREATE EXTENSION schema_notifications VERSION '1.0'")
+    assert database.execute("SELECT to_regprocedure('schema_notifications.status()')") == [(None,)]
+    database.execute("ALTER EXTENSION schema_notifications UPDATE")
+    assert database.execute(CATALOG) == fresh
+    assert database.status()["healthy"]
+
+
+def test_an_update_keeps_the_log_and_the_cursors(database: Database) -> None:
+    database.execute("DROP EXTENSION schema_notifications")
+    database.execute("CREATE EXTENSION schema_notifications VERSION '1.0'")
+    database.execute("CREATE TABLE first ()")
+    _, _, cursor = database.changes_since(None)
+    with database.connect() as session, database.listening() as notices:
+        session.execute("CREATE TABLE before ()")
+        session.execute("ALTER EXTENSION schema_notifications UPDATE")
+        session.execute("CREATE TABLE after (x int)")
+        session.execute("ALTER TABLE after DROP COLUMN x")
+    tags = ["CREATE TABLE", "ALTER EXTENSION", "CREATE TABLE", "ALTER TABLE"]
+    assert [notice["tag"] for notice in notices] == tags
+    assert database.changes_since(cursor)[:2] == (tags, "cursor")
+    assert len(database.log()) == 5
+
+
+def test_an_update_loses_no_ddl_of_other_sessions(database: Database) -> None:
+    database.execute("DROP EXTENSION schema_notifications")
+    database.execute("CREATE EXTENSION schema_notifications VERSION '1.0'")
+    _, _, cursor = database.changes_since(None)
+    with database.connect() as other:
+        other.execute("CREATE TABLE a ()")
+        other.execute("BEGIN; CREATE TABLE b ()")
+        with database.connect() as session, pytest.raises(psycopg.errors.LockNotAvailable):
+            session.execute("SET lock_timeout = '200ms'; ALTER EXTENSION schema_notifications UPDATE")
+        other.execute("COMMIT")
+        database.execute("ALTER EXTENSION schema_notifications UPDATE")
+        other.execute("CREATE TABLE c ()")
+    assert database.changes_since(cursor)[0] == ["CREATE TABLE", "CREATE TABLE", "ALTER EXTENSION", "CREATE TABLE"]
+
+
+def test_installing_twice_is_fine(database: Database) -> None:
+    database.execute("CREATE EXTENSION IF NOT EXISTS schema_notifications")
+    database.execute("DROP EXTENSION schema_notifications; CREATE EXTENSION schema_notifications")
+    assert database.status()["healthy"]
+
+
+def test_a_database_from_template0_has_it_once_installed(database: Database) -> None:
+    name = f"{database.name}_t0"
+    database.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    other = Database(database.cluster, name)
+    assert other.execute("SELECT FROM pg_event_trigger") == []
+    other.execute("CREATE EXTENSION schema_notifications")
+    assert len(other.notices_of("CREATE TABLE t ()")) == 1
+    database.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.parametrize("target", ["has it", "has not"])
+@pytest.mark.parametrize("owner", ["postgres", "alice"])
+def test_dump_and_restore(database: Database, tmp_path: Path, target: str, owner: str) -> None:
+    """As Coolify's backup does it: custom format, --no-owner --no-acl; clean, and the feed is alive afterwards. A database's
+    owner who is no superuser can restore where the extension is."""
+    database.execute("CREATE TABLE t (id serial PRIMARY KEY); INSERT INTO t VALUES (1); CREATE VIEW v AS TABLE t")
+    name = f"{database.name}_restored"
+    database.execute(f"CREATE DATABASE {name} OWNER {owner} TEMPLATE {'template1' if target == 'has it' else 'template0'}")
+    restored = Database(database.cluster, name)
+    connection = ["-h", "127.0.0.1", "-p", str(database.cluster.port)]
+    dump = subprocess.run(
+        [database.cluster.bin / "pg_dump", *connection, "-U", "postgres", "-Fc", "--no-owner", "--no-acl", database.name],
+        check=True, capture_output=True,
+    ).stdout  # fmt: skip
+    restore = [database.cluster.bin / "pg_restore", *connection, "-U", owner, "--no-owner", "--no-acl", "--exit-on-error", "-d", name]
+    if owner == "alice" and target == "has not":
+        result = subprocess.run(restore, input=dump, capture_output=True, text=False)
+        assert b"permission denied to create extension" in result.stderr
+    else:
+        result = subprocess.run(restore, input=dump, capture_output=True)
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert restored.execute("SELECT id FROM v") == [(1,)]
+        assert [notice["tag"] for notice in restored.notices_of("DROP VIEW v")] == ["DROP VIEW"]
+        assert restored.status()["healthy"]
+        # A restore can also replace what is there.
+        result = subprocess.run([*restore[:-2], "--clean", "--if-exists", "-d", name], input=dump, capture_output=True)
+        if owner == "postgres":
+            assert (result.returncode, result.stderr) == (0, b"")
+            assert [notice["tag"] for notice in restored.notices_of("DROP VIEW v")] == ["DROP VIEW"]
+    database.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_quiet_restore(database: Database) -> None:
+    """PGOPTIONS switch it off for a whole program."""
+    options = "-c schema_notifications.notify=off -c schema_notifications.log=off"
+    with database.connect(options=options) as session, database.listening() as notices:
+        session.execute("CREATE TABLE t ()")
+    assert notices == []
+    assert database.log() == []
+
+
+def test_a_dump_holds_one_line(database: Database) -> None:
+    dump = subprocess.run(
+        [database.cluster.bin / "pg_dump", "-h", "127.0.0.1", "-p", str(database.cluster.port), "-U", "postgres", database.name],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    about = [line for line in dump.splitlines() if "schema_notifications" in line and not line.startswith("--")]
+    assert about == ["CREATE EXTENSION IF NOT EXISTS schema_notifications WITH SCHEMA pg_catalog;"]
