@@ -424,6 +424,8 @@ class GeneratedPasswords:
 def _converge_script(container: str, why: str | None, *, limit: bool) -> str:
     container = shlex.quote(container)
     return (
+        # A container that was made and could not start, for its port was taken, say, is started by nobody else.
+        f"docker start {container} >/dev/null && "
         f"{'timeout 300 ' if limit else ''}docker exec -i {container} schema-notifications-converge || {{\n"
         f"  echo 'The database did not come up. The last lines of its log:' >&2; docker logs --tail 20 {container} >&2; exit 1; }}"
         f"{_comment(why)}"

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -164,6 +165,17 @@ def test_a_port_is_published_on_loopback(hosted: Stack) -> None:
     assert hosted.container()["HostConfig"]["PortBindings"]["5432/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(port)}]
     with psycopg.connect(hosted.outputs()["urls"]["app"], hostaddr="127.0.0.1", port=port) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
+    hosted.up_changes_nothing()
+
+
+def test_a_port_that_is_taken_fails_the_deploy_and_the_next_one_goes_on(hosted: Stack) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        hosted.config["databases"]["app"] = {"port": taken.getsockname()[1]}
+        assert "address already in use" in hosted.up(fails=True)
+    hosted.up()
+    assert hosted.sql("SELECT 1") == [(1,)]
     hosted.up_changes_nothing()
 
 
