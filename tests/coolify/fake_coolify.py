@@ -183,7 +183,7 @@ class FakeCoolify:
         while (job := self._jobs.get()) is not None:
             try:
                 job()
-            except Exception as error:  # noqa: BLE001 (a queue worker outlives its jobs; tests look at `errors`)
+            except Exception as error:
                 self.errors.append(str(error))
             finally:
                 self._jobs.task_done()
