@@ -50,7 +50,7 @@ _log = logging.getLogger("schema_changes")
 _Event = TypeVar("_Event")
 
 # Rows asked for at a time: bounds the memory, and how long a consumer that turns away holds a session's attention.
-_ROWS = 1000
+_ROWS = 5000
 # Changes delivered from notices before the log is read again; bounds the length of the cursor.
 _DIRECT = 256
 # Changes that wait for the consumer when there is no log to read them from later.
@@ -366,7 +366,7 @@ class _Feed:
             or self._reading
             or self._verify
             or change.truncated
-            or self.ready
+            or len(self.ready) >= _DIRECT
         ):
             self._stale = True
         elif position.shows(change.txid):
@@ -393,7 +393,9 @@ class _Feed:
         finally:
             self._reading = False
         *changes, (kind, cursor, *_, reason, _) = rows
-        for _, _, *row in changes:
+        for number, (_, _, *row) in enumerate(changes, 1):
+            if number % 100 == 0:
+                await asyncio.sleep(0)  # others have their turn
             row_id, txid, _, _, tag, _ = row
             if former is None or (row_id in former and self._is_delivered(row_id, int(txid), tag)):
                 continue

@@ -151,12 +151,15 @@ def test_a_notice_is_delivered_unless_the_snapshot_shows_its_transaction() -> No
     one = feed()
     for txid in (9, 12, 15, 20):
         one._hear(notice(txid, txid))
-    assert [event.id for event in one.ready if isinstance(event, SchemaChange)] == [12]
-    assert one._stale  # 20 came while 12 waits for the consumer
-    one.ready.clear()
-    one._stale = False
-    one._hear(notice(20, 20))
-    assert [event.cursor for event in one.ready] == ["1-7-5-1-10.20.12~12,20"]
+    assert [event.cursor for event in one.ready] == ["1-7-5-1-10.20.12~12", "1-7-5-1-10.20.12~12,20"]
+
+
+def test_what_the_consumer_has_no_room_for_is_left_to_the_log() -> None:
+    one = feed()
+    for number in range(100, 2000):
+        one._hear(notice(number, number))
+    assert 100 < len(one.ready) < 500
+    assert one._stale
 
 
 def test_a_notice_that_comes_while_the_log_is_read_asks_for_another_read() -> None:
