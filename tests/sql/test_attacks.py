@@ -7,7 +7,9 @@ from conftest import Database
 # In alice's schema: every function, operator, type and cast-like helper of pg_catalog under the same name and with the same
 # arguments, each of which tells that it was called. What cannot be made (pseudo-type arguments and such) is left out.
 SHADOWS = """
-CREATE FUNCTION evil.trap() RETURNS void LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'shadow called by %', current_user; END$$;
+CREATE SEQUENCE evil.calls;  -- survives what the feed rolls back
+GRANT ALL ON evil.calls TO PUBLIC;
+CREATE FUNCTION evil.trap() RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RETURN pg_catalog.nextval('evil.calls') IS NULL; END$$;
 DO $make$
 DECLARE
     shadow record;
@@ -40,7 +42,7 @@ BEGIN
     END LOOP;
 END
 $make$;
-CREATE DOMAIN evil.text AS pg_catalog.int4 CHECK (evil.trap() IS NULL);
+CREATE DOMAIN evil.text AS pg_catalog.int4 CHECK (evil.trap());
 CREATE DOMAIN evil.jsonb AS pg_catalog.int4;
 CREATE DOMAIN evil.name AS pg_catalog.int4;
 CREATE DOMAIN evil.xid8 AS pg_catalog.int4;
@@ -71,7 +73,13 @@ def shadow_everything(database: Database) -> int:
     return int(made)
 
 
-@pytest.mark.parametrize("path", ["evil, pg_catalog, public", "pg_temp, evil, pg_catalog, public", '"$user", evil, public, pg_catalog'])
+def assert_no_shadow_was_called(database: Database) -> None:
+    assert database.value("SELECT is_called FROM evil.calls") is False
+
+
+@pytest.mark.parametrize(
+    "path", ["evil, pg_catalog, public", "pg_temp, evil, pg_catalog, public", '"$user", evil, public, pg_catalog']
+)
 def test_a_hijacked_search_path_reaches_nothing(database: Database, path: str) -> None:
     assert shadow_everything(database) > 300
     _, _, cursor = database.changes_since(None)
@@ -84,16 +92,33 @@ def test_a_hijacked_search_path_reaches_nothing(database: Database, path: str) -
         session.execute("SET schema_notifications.notify = on; ALTER TABLE public.t DROP COLUMN y")  # the careful way
         session.execute("RESET schema_notifications.notify; DROP TABLE public.t")
     assert warnings == []
+    assert_no_shadow_was_called(database)
     assert [notice["tag"] for notice in notices] == ["CREATE TABLE", "ALTER TABLE", "ALTER TABLE", "DROP TABLE"]
     assert database.changes_since(cursor)[0] == ["CREATE TABLE", "ALTER TABLE", "ALTER TABLE", "DROP TABLE"]
     database.execute("GRANT USAGE ON SCHEMA schema_notifications TO alice")
     database.execute("GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA schema_notifications TO alice")
     with database.connect("alice") as session:
         session.execute(f"SET search_path = {path}")
-        *changes, end = session.execute("SELECT kind, tag FROM schema_notifications.changes_since($1)".replace("$1", f"'{cursor}'")).fetchall()
+        *changes, end = session.execute(
+            "SELECT kind, tag FROM schema_notifications.changes_since($1)".replace("$1", f"'{cursor}'")
+        ).fetchall()
         assert len(changes) == 6
         assert end[0] == "cursor"
-        assert session.execute("SELECT losses FROM schema_notifications.status()").fetchone() == (0,)
+        session.execute("SELECT losses FROM schema_notifications.status()")
+    assert_no_shadow_was_called(database)
+
+
+def test_the_shadows_work(database: Database) -> None:
+    """So that the tests around here mean something."""
+    shadow_everything(database)
+    with database.connect("alice") as session:
+        session.execute("SET search_path = evil, pg_catalog")
+        for query in ("SELECT mod(5::int8, 512)", "SELECT 5 > 3", "SELECT 'a'::pg_catalog.text = 'b'", "SELECT '1'::text"):
+            before = database.value("SELECT last_value FROM evil.calls")
+            with pytest.raises(psycopg.Error):
+                session.execute(query)
+            assert database.value("SELECT is_called FROM evil.calls")
+            assert database.value("SELECT last_value FROM evil.calls") > before or before == 1
 
 
 def test_pruning_reaches_nothing_either(database: Database) -> None:
@@ -104,6 +129,7 @@ def test_pruning_reaches_nothing_either(database: Database) -> None:
         session.execute("CREATE SEQUENCE evil.q")
         session.execute("DO $$BEGIN FOR i IN 1..520 LOOP COMMENT ON SEQUENCE evil.q IS 'x'; COMMIT; END LOOP; END$$")
     assert database.value("SELECT count(*) FROM schema_notifications.log") < 600
+    assert_no_shadow_was_called(database)
 
 
 DENIED = [
@@ -170,7 +196,9 @@ def test_a_member_cannot_be_dropped_by_accident(database: Database) -> None:
 
 
 def test_a_reader_role(database: Database) -> None:
-    database.execute("GRANT USAGE ON SCHEMA schema_notifications TO alice; GRANT EXECUTE ON FUNCTION schema_notifications.changes_since TO alice")
+    database.execute(
+        "GRANT USAGE ON SCHEMA schema_notifications TO alice; GRANT EXECUTE ON FUNCTION schema_notifications.changes_since TO alice"
+    )
     with database.connect("alice") as session:
         ((kind, cursor),) = session.execute("SELECT kind, cursor FROM schema_notifications.changes_since()").fetchall()
         assert kind == "cursor"
@@ -183,7 +211,7 @@ def test_a_reader_role(database: Database) -> None:
 def test_a_forged_setting_hides_nothing(database: Database) -> None:
     """Neither a made-up drop nor the mark of an extension's script is believed, whatever a user writes into the setting."""
     database.execute("GRANT CREATE ON SCHEMA public TO alice; CREATE TABLE public.a (x int, y int); ALTER TABLE a OWNER TO alice")
-    forged = ['on', 'x {"tag": "ALTER TABLE"}', '1 {"tag": "CREATE EXTENSION"}', ' {"tag": "CREATE EXTENSION"}', "{", " "]
+    forged = ["on", 'x {"tag": "ALTER TABLE"}', '1 {"tag": "CREATE EXTENSION"}', ' {"tag": "CREATE EXTENSION"}', "{", " "]
     forged += [f'{secret} {{"tag": "ALTER TABLE", "objects": [{{"action": "dropped"}}]}}' for secret in range(4)]
     warnings: list[str] = []
     with database.connect("alice") as session, database.listening() as notices:
@@ -239,7 +267,9 @@ def test_no_query_text_is_kept(database: Database) -> None:
     assert secret not in str(database.execute("SELECT * FROM schema_notifications.log"))
 
 
-@pytest.mark.parametrize("name", ['q"uo\'te', "new\nline", "🐘" * 15, "x" * 63, '{"a":1}', "'); DROP TABLE t; --", "$$", "%s%I", "\\"])
+@pytest.mark.parametrize(
+    "name", ["q\"uo'te", "new\nline", "🐘" * 15, "x" * 63, '{"a":1}', "'); DROP TABLE t; --", "$$", "%s%I", "\\"]
+)
 def test_names_are_never_code(database: Database, name: str) -> None:
     identifier = '"' + name.replace('"', '""') + '"'
     database.execute("GRANT CREATE ON SCHEMA public TO alice")

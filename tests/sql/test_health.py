@@ -72,7 +72,10 @@ def test_an_altered_function(database: Database, alter: str) -> None:
 
 def test_an_older_version(database: Database) -> None:
     database.execute("UPDATE pg_extension SET extversion = '1.0' WHERE extname = 'schema_notifications'")
-    assert "Version 1.0 is installed, 1.1 is available: run ALTER EXTENSION schema_notifications UPDATE." in database.status()["problem"]
+    assert (
+        "Version 1.0 is installed, 1.1 is available: run ALTER EXTENSION schema_notifications UPDATE."
+        in database.status()["problem"]
+    )
 
 
 def test_pg_monitor_may_ask(database: Database) -> None:

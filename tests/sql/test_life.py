@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -108,18 +109,28 @@ def test_dump_and_restore(database: Database, tmp_path: Path, target: str, owner
         [database.cluster.bin / "pg_dump", *connection, "-U", "postgres", "-Fc", "--no-owner", "--no-acl", database.name],
         check=True, capture_output=True,
     ).stdout  # fmt: skip
-    restore = [database.cluster.bin / "pg_restore", *connection, "-U", owner, "--no-owner", "--no-acl", "--exit-on-error", "-d", name]
+    restore: list[Any] = [
+        database.cluster.bin / "pg_restore",
+        *connection,
+        "-U",
+        owner,
+        "--no-owner",
+        "--no-acl",
+        "--exit-on-error",
+        "-d",
+        name,
+    ]
     if owner == "alice" and target == "has not":
-        result = subprocess.run(restore, input=dump, capture_output=True, text=False)
+        result = subprocess.run(restore, input=dump, check=False, capture_output=True, text=False)
         assert b"permission denied to create extension" in result.stderr
     else:
-        result = subprocess.run(restore, input=dump, capture_output=True)
+        result = subprocess.run(restore, input=dump, check=False, capture_output=True)
         assert (result.returncode, result.stderr) == (0, b"")
         assert restored.execute("SELECT id FROM v") == [(1,)]
         assert [notice["tag"] for notice in restored.notices_of("DROP VIEW v")] == ["DROP VIEW"]
         assert restored.status()["healthy"]
         # A restore can also replace what is there.
-        result = subprocess.run([*restore[:-2], "--clean", "--if-exists", "-d", name], input=dump, capture_output=True)
+        result = subprocess.run([*restore[:-2], "--clean", "--if-exists", "-d", name], input=dump, check=False, capture_output=True)
         if owner == "postgres":
             assert (result.returncode, result.stderr) == (0, b"")
             assert [notice["tag"] for notice in restored.notices_of("DROP VIEW v")] == ["DROP VIEW"]

@@ -252,7 +252,7 @@ def test_pruning_waits_for_nobody_and_keeps_what_runs(database: Database) -> Non
         running.execute("BEGIN; SELECT pg_current_xact_id()")
         prune(database, 1100)
         assert database.status()["log_rows"] >= 1100
-        _, kind, cursor = database.changes_since(None)
+        _, _, cursor = database.changes_since(None)
         prune(database, 600)
         assert database.changes_since(cursor)[1] == "cursor"
     prune(database, 1600)
