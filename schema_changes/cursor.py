@@ -7,9 +7,11 @@ moment: delivered = what the snapshot shows + those ids.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import os
 import tempfile
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol
 
@@ -24,9 +26,8 @@ class Position:
         self.is_readable = False
         try:
             self.server, _, ids = text.partition("~")
-            self._ranges = [
-                [int(first), int(last or first)] for first, _, last in (part.partition("-") for part in ids.split(",") if part)
-            ]
+            parts = (part.partition("-") for part in ids.split(",") if part)
+            self._ranges = sorted([int(first), int(last or first)] for first, _, last in parts)
             # Format 1 ends in a pg_snapshot.  Of later formats it is only known that they go back to the server.
             if self.server.startswith("1-"):
                 xmin, xmax, running = self.server.rpartition("-")[2].split(".")
@@ -39,17 +40,25 @@ class Position:
 
     def add(self, number: int) -> None:
         """Note that the change with this id was delivered."""
-        if self._ranges and number == self._ranges[-1][1] + 1:
-            self._ranges[-1][1] = number
-        elif number not in self:
-            self._ranges.append([number, number])
+        index = bisect.bisect_right(self._ranges, number, key=itemgetter(0))
+        before = self._ranges[index - 1] if index > 0 else None
+        after = self._ranges[index] if index < len(self._ranges) else None
+        if before is not None and number <= before[1]:
+            return
+        # a range of its own, then joined with its neighbours
+        self._ranges.insert(index, [number, number])
+        if after is not None and number + 1 == after[0]:
+            self._ranges[index : index + 2] = [[number, after[1]]]
+        if before is not None and before[1] + 1 == number:
+            self._ranges[index - 1 : index + 1] = [[before[0], self._ranges[index][1]]]
 
     def shows(self, txid: int) -> bool:
         """Whether the snapshot shows the changes of this (committed) transaction: pg_visible_in_snapshot()."""
         return txid < self._xmin or (txid < self._xmax and txid not in self._running)
 
     def __contains__(self, number: int) -> bool:
-        return any(first <= number <= last for first, last in self._ranges)
+        index = bisect.bisect_right(self._ranges, number, key=itemgetter(0))
+        return index > 0 and number <= self._ranges[index - 1][1]
 
     def __len__(self) -> int:
         return sum(last - first + 1 for first, last in self._ranges)

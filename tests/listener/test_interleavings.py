@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import aclosing, suppress
 
 import psycopg
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from schema_changes import Reset, listen
@@ -57,7 +57,13 @@ class Consumer:
             await self.task
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# a failure is not made smaller: each try takes as long as the steps do
+@settings(
+    max_examples=60,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(steps=steps, verify=st.sampled_from([False, False, True]))
 def test_exactly_once(database: str, steps: list[tuple[str, int]], verify: bool) -> None:
     logging.getLogger("schema_changes").setLevel(logging.ERROR)
