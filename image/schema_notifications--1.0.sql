@@ -180,7 +180,7 @@ DECLARE
     setting text := current_setting('schema_notifications.unfinished', true);
 BEGIN
     IF split_part(setting, ' ', 1) = currval('schema_notifications.secret')::text THEN
-        RETURN jsonb_strip_nulls(substr(setting, strpos(setting, ' '))::jsonb);
+        RETURN substr(setting, strpos(setting, ' '))::jsonb;
     END IF;
     RETURN NULL;
 EXCEPTION WHEN object_not_in_prerequisite_state THEN
@@ -195,13 +195,14 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 #variable_conflict use_variable
 DECLARE
-    is_drop     boolean := starts_with(tag, 'DROP ');
-    left_over   jsonb;
-    in_script   boolean := false;       -- of an extension
-    objects     jsonb;
-    log_id      bigint;
-    changed_at  timestamptz := clock_timestamp();
-    payload     text;
+    is_drop      boolean := starts_with(tag, 'DROP ');
+    left_over    jsonb;
+    left_objects jsonb;
+    in_script    boolean := false;       -- of an extension
+    objects      jsonb;
+    log_id       bigint;
+    changed_at   timestamptz := clock_timestamp();
+    payload      text;
 BEGIN
     BEGIN
         IF event = 'sql_drop' THEN
@@ -212,14 +213,15 @@ BEGIN
 
         IF current_setting('schema_notifications.unfinished', true) <> '' THEN
             left_over := schema_notifications.left_over();
+            left_objects := nullif(left_over -> 'objects', 'null');
             in_script := left_over ->> 'tag' IN ('CREATE EXTENSION', 'ALTER EXTENSION');
             IF left_over ->> 'tag' = tag AND (is_drop OR event = 'ddl_command_end') THEN
                 in_script := false;
                 IF tag = 'DROP EXTENSION' THEN
                     objects := (SELECT jsonb_agg(object) FROM jsonb_array_elements(objects) AS object
-                                 WHERE object NOT IN (SELECT jsonb_array_elements(left_over -> 'objects')));
+                                 WHERE object NOT IN (SELECT jsonb_array_elements(left_objects)));
                 ELSE
-                    objects := coalesce(left_over -> 'objects' || objects, left_over -> 'objects', objects);
+                    objects := coalesce(left_objects || objects, left_objects, objects);
                 END IF;
             END IF;
             IF in_script IS NOT TRUE THEN
