@@ -206,8 +206,7 @@ def _connection(options: argparse.Namespace, name: str | None = None) -> Iterato
         try:
             yield url, route
         except SchemaChangesError as error:
-            reason = route.why()
-            raise type(error)(f"{error} ({route.name}{': ' + reason if reason else ''})") from error
+            raise route.explain(error) from error
 
 
 def _from_stack(options: argparse.Namespace) -> tuple[str, str | None, str]:

@@ -84,14 +84,13 @@ def check(conninfo: str = "", *, timeout: float = 10, **parameters: Any) -> Chec
     with contextlib.closing(connection):
         (facts,) = connection.execute(_FACTS)
         database, server_version, standby, pid, version, may_see_status, disabled, schema, notify = facts
-        where = f"database {database!r}"
         if version is None:
             raise NotInstalled(
                 f"The extension schema_notifications is not installed in {where}: "
                 "connect as a superuser and run CREATE EXTENSION schema_notifications."
             )
         if standby:
-            raise CannotListen(f"{where.capitalize()} is on a standby, which carries no notices: use the primary.")
+            raise CannotListen(f"Cannot listen to {where}: it is a standby, which carries no notices; use the primary.")
         if schema is None:
             raise NotPermitted(
                 f"Role {connection.info.user!r} may create a table in no schema of {where}: "
@@ -156,7 +155,9 @@ def _change_and_listen(connection: psycopg.Connection, schema: str, pid: int, ti
     except psycopg.errors.InsufficientPrivilege as error:
         raise NotPermitted(f"The check may not change the schema of {where}: {error.diag.message_primary}.") from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
-        raise CannotListen(f"{where.capitalize()} is read-only: check the primary, or reset its setting.") from error
+        raise CannotListen(
+            f"Cannot change the schema of {where}: it is read-only; use the primary, or reset default_transaction_read_only."
+        ) from error
     except psycopg.Error as error:
         raise NoNotices(f"The check could not change the schema of {where}: {error}.".replace("\n", " ")) from error
     # PostgreSQL sends a session its own notices before it says that the COMMIT is done: no need to wait

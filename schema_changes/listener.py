@@ -157,16 +157,13 @@ def _iterate(events: AsyncGenerator[_Event, None]) -> Generator[_Event, None, No
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="schema_changes", daemon=True)
     thread.start()
-    turn = asyncio.Lock()
+    # kept by the loop's thread, as Ctrl-C may strike this one at any line
+    under_way: list[asyncio.Task[Any]] = []
     try:
         while True:
-            following = asyncio.run_coroutine_threadsafe(_next(events, turn), loop)
-            try:
-                yield following.result()
-            finally:
-                following.cancel()  # of use when Ctrl-C ended the wait
+            yield asyncio.run_coroutine_threadsafe(_next(events, under_way), loop).result()
     finally:
-        asyncio.run_coroutine_threadsafe(_end(events, turn), loop).result()
+        asyncio.run_coroutine_threadsafe(_end(events, under_way), loop).result()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
@@ -285,7 +282,7 @@ class _Feed:
 
     async def _session(self) -> None:
         """One connection's life; ends in an exception."""
-        where = describe(self._conninfo)
+        where = describe(self._conninfo) if self._route is None else f"PostgreSQL in {self._route.name}"
         async with contextlib.AsyncExitStack() as stack:
             connection = await self._connect(where)
             stack.push_async_callback(connection.close)
@@ -514,12 +511,14 @@ def _matches(value: str, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(value, pattern) for pattern in patterns)
 
 
-async def _next(events: AsyncGenerator[_Event, None], turn: asyncio.Lock) -> _Event:
-    async with turn:
-        return await anext(events)
+async def _next(events: AsyncGenerator[_Event, None], under_way: list[asyncio.Task[Any]]) -> _Event:
+    under_way[:] = filter(None, [asyncio.current_task()])
+    return await anext(events)
 
 
-async def _end(events: AsyncGenerator[Any, None], turn: asyncio.Lock) -> None:
-    async with turn:
-        await events.aclose()
+async def _end(events: AsyncGenerator[Any, None], under_way: list[asyncio.Task[Any]]) -> None:
+    for task in under_way:
+        task.cancel()
+        await asyncio.wait([task])
+    await events.aclose()
     await asyncio.get_running_loop().shutdown_default_executor()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import shutil
 import socket
@@ -51,12 +52,15 @@ class Route:
         self.port = port
         self.timeout = timeout
         self.name = f"container {container!r} on {host or 'this machine'}"
+        """The container and its host in words, for messages."""
         self.parameters: dict[str, str] = {}
         self._ssh_options = list(ssh_options)
         self._folder = ""
+        self._target = ""
         self._command: list[str] = []
         self._server: socket.socket | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._readers: list[threading.Thread] = []
         self._ssh_error = ""
 
     def __enter__(self) -> Route:
@@ -82,9 +86,9 @@ class Route:
     def refresh(self) -> None:
         """Ask again for the container's address, which changes when it is made anew."""
         address = self._container_address()
-        target = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
+        self._target = f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}"
         if self.host is not None:
-            self._command = self._ssh("-W", target, *self._destination)
+            self._command = self._ssh("-W", self._target, *self._destination)
         # an empty hostaddr keeps PGHOSTADDR out of it
         self.parameters = {"host": self._folder or address, "hostaddr": "", "port": str(self.port)}
 
@@ -109,9 +113,15 @@ class Route:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = ""
 
-    def why(self) -> str:
-        """What ssh had to say when a forwarded connection failed; empty when it said nothing."""
-        return self._ssh_error
+    def explain(self, error: SchemaChangesError) -> SchemaChangesError:
+        """The error of a connection that went this way, in terms of container and host."""
+        if isinstance(error, Unreachable) and self._readers:
+            self._readers[-1].join(2)  # ssh ends with the connection, and says why
+        if isinstance(error, Unreachable) and self._ssh_error:
+            return Unreachable(f"Cannot reach PostgreSQL in {self.name}: {self._ssh_error}.")
+        # the socket of ours, or the container's address, tells nobody anything
+        address = rf" on {re.escape(self.parameters['host'])}(:\d+)? "
+        return type(error)(re.sub(address, lambda _: f" in {self.name} ", str(error)))
 
     @property
     def _control_path(self) -> str:
@@ -165,12 +175,16 @@ class Route:
                     self._command, stdin=connection.fileno(), stdout=connection.fileno(), stderr=subprocess.PIPE
                 )
             self._processes.append(process)
-            threading.Thread(target=self._note_error, args=(process,), daemon=True).start()
+            self._readers.append(threading.Thread(target=self._note_error, args=(process,), daemon=True))
+            self._readers[-1].start()
 
     def _note_error(self, process: subprocess.Popen[bytes]) -> None:
-        _, said = process.communicate()
+        _, output = process.communicate()
+        said = " ".join(output.decode(errors="replace").split())
+        if "open failed" in said or "Session open refused" in said:
+            said = f"nothing answers at {self._target}"  # which is what sshd tells ssh, in other words
         if process.returncode > 0:
-            self._ssh_error = " ".join(said.decode(errors="replace").split())
+            self._ssh_error = said.rstrip(".")
 
 
 def _ssh_destination(host: str) -> list[str]:

@@ -95,7 +95,7 @@ def test_a_terminal_gets_words_in_colour_and_no_control_sequences_of_others(data
         while "DROP TABLE" not in seen or not seen.endswith("\n"):
             seen += os.read(ours, 4096).decode()
         process.terminate()
-        process.wait()
+        assert process.wait(10) == 0
     assert "\x1b[32m+ table" in seen
     assert "\x1b[31m- table" in seen
     assert "by postgres" in seen

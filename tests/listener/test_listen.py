@@ -393,6 +393,21 @@ def test_listen_sync_is_a_plain_iterator(database: str) -> None:
         assert identities([next(events)]) == ["public.c"]
 
 
+def test_ctrl_c_while_the_next_event_is_asked_for_ends_it(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The moment when the question is on its way to the other thread, and this one does not know of it yet."""
+    ask = asyncio.run_coroutine_threadsafe
+
+    def ask_and_be_interrupted(*arguments: Any) -> Any:
+        future = ask(*arguments)
+        if arguments[0].__name__ == "_next":
+            raise KeyboardInterrupt
+        return future
+
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", ask_and_be_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        next(listen_sync(database))
+
+
 def test_listen_sync_raises_what_listen_raises(cluster: Cluster) -> None:
     with pytest.raises(NotInstalled):
         next(listen_sync(cluster.url("postgres")))
