@@ -59,7 +59,7 @@ class Container:
             time.sleep(0.1)
 
     def remove(self) -> None:
-        docker("rm", "--force", self.name)
+        docker("rm", "--force", "--volumes", self.name)
 
     def psql(self, statement: str) -> None:
         docker("exec", self.name, "psql", "-U", "postgres", "-qc", statement)
@@ -140,7 +140,7 @@ def test_what_goes_wrong_is_told(container: Container, sshd: Sshd, way: str) -> 
     assert "no such container" in done.stderr.lower()
     stopped = docker("create", container.image)
     done = check("--container", stopped, *words)
-    docker("rm", stopped)
+    docker("rm", "--volumes", stopped)
     assert done.returncode == 3
     assert "the container is created; start it first" in done.stderr
 
@@ -182,7 +182,7 @@ async def test_listens_through_ssh_to_a_container_that_is_made_anew(container: C
             # takes the address of the first, which the second cannot have then
             taken = docker("run", "--detach", "--entrypoint", "sleep", container.image, "60")
             container.start()
-            docker("rm", "--force", taken)
+            docker("rm", "--force", "--volumes", taken)
             container.psql("CREATE TABLE after ()")
             seen: list[str] = []
             while "public.after" not in seen:
