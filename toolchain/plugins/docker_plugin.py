@@ -496,7 +496,9 @@ class Container(DockerResource):
             if inputs.get("memorySwap"):
                 body["MemorySwap"] = swap_bytes(inputs["memorySwap"])
             self.docker.request("POST", f"/containers/{identity}/update", body)
-        return self.state(self.docker.request("GET", f"/containers/{identity}/json"), inputs)
+        # Only a refresh sees that a container has stopped.
+        must_run = {"mustRun": inputs.get("mustRun", True)}
+        return self.state(self.docker.request("GET", f"/containers/{identity}/json"), inputs) | must_run
 
     def delete(self, call: Call, identity: str, state: Values) -> None:
         try:
