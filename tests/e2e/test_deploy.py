@@ -15,7 +15,7 @@ from harness import REPOSITORY, Sshd, Stack, docker, start_sshd, stop_sshd
 
 @pytest.fixture(params=["local", "ssh"])
 def hosted(request: pytest.FixtureRequest, stack: Stack) -> Stack:
-    """A stack on this machine, and the same one over SSH."""
+    """A stack on this machine, and the same one over SSH: for what takes another way there."""
     if request.param == "ssh":
         stack.config |= request.getfixturevalue("sshd").config
     return stack
@@ -45,10 +45,10 @@ def test_first_deploy_proves_itself_and_a_second_one_changes_nothing(hosted: Sta
     hosted.up_changes_nothing()
 
 
-def test_a_plain_stack_output_shows_what_a_person_needs_and_no_secret(hosted: Stack) -> None:
-    hosted.up()
-    shown = hosted.run("stack", "output")
-    assert f"{hosted.name}-app" in shown
+def test_a_plain_stack_output_shows_what_a_person_needs_and_no_secret(stack: Stack) -> None:
+    stack.up()
+    shown = stack.run("stack", "output")
+    assert f"{stack.name}-app" in shown
     assert "CREATE TABLE" in shown
     assert "postgresql://" not in shown
 
@@ -66,22 +66,22 @@ def test_a_password_changes_in_place(hosted: Stack) -> None:
     hosted.up_changes_nothing()
 
 
-def test_databases_come_and_go_and_leave_the_others_alone(hosted: Stack) -> None:
-    hosted.up()
-    app = hosted.container()
+def test_databases_come_and_go_and_leave_the_others_alone(stack: Stack) -> None:
+    stack.up()
+    app = stack.container()
 
-    hosted.config["databases"]["second"] = {"user": "owner", "databaseName": "Ünïcode db", "memory": "256m", "shmSize": "80m"}
-    hosted.up()
-    assert hosted.sql("SELECT current_user, current_database()", "second") == [("owner", "Ünïcode db")]
-    assert hosted.container("second")["HostConfig"]["Memory"] == 256 * 2**20
-    assert hosted.container("second")["HostConfig"]["ShmSize"] == 80 * 2**20
-    assert (hosted.container()["Id"], hosted.container()["State"]["StartedAt"]) == (app["Id"], app["State"]["StartedAt"])
+    stack.config["databases"]["second"] = {"user": "owner", "databaseName": "Ünïcode db", "memory": "256m", "shmSize": "80m"}
+    stack.up()
+    assert stack.sql("SELECT current_user, current_database()", "second") == [("owner", "Ünïcode db")]
+    assert stack.container("second")["HostConfig"]["Memory"] == 256 * 2**20
+    assert stack.container("second")["HostConfig"]["ShmSize"] == 80 * 2**20
+    assert (stack.container()["Id"], stack.container()["State"]["StartedAt"]) == (app["Id"], app["State"]["StartedAt"])
 
-    del hosted.config["databases"]["second"]
-    hosted.up()
-    assert (hosted.container()["Id"], hosted.container()["State"]["StartedAt"]) == (app["Id"], app["State"]["StartedAt"])
-    assert docker("volume", "ls", "-q", "--filter", f"name={hosted.name}-second-data")
-    hosted.up_changes_nothing()
+    del stack.config["databases"]["second"]
+    stack.up()
+    assert (stack.container()["Id"], stack.container()["State"]["StartedAt"]) == (app["Id"], app["State"]["StartedAt"])
+    assert docker("volume", "ls", "-q", "--filter", f"name={stack.name}-second-data")
+    stack.up_changes_nothing()
 
 
 def test_data_outlives_destroy_and_a_later_stack_finds_it_with_the_password_then_configured(hosted: Stack) -> None:
@@ -149,34 +149,34 @@ def test_a_failing_check_fails_the_deploy_and_the_next_one_mends_it(hosted: Stac
     hosted.up_changes_nothing()
 
 
-def test_a_container_that_someone_removed_comes_back_with_its_data(hosted: Stack) -> None:
-    hosted.up()
-    hosted.sql("CREATE TABLE kept AS SELECT 42 AS answer")
-    docker("rm", "-f", f"{hosted.name}-app")
-    hosted.refresh()
-    hosted.up()
-    assert hosted.sql("SELECT answer FROM kept") == [(42,)]
+def test_a_container_that_someone_removed_comes_back_with_its_data(stack: Stack) -> None:
+    stack.up()
+    stack.sql("CREATE TABLE kept AS SELECT 42 AS answer")
+    docker("rm", "-f", f"{stack.name}-app")
+    stack.refresh()
+    stack.up()
+    assert stack.sql("SELECT answer FROM kept") == [(42,)]
 
 
-def test_a_port_is_published_on_loopback(hosted: Stack) -> None:
-    port = 20000 + int(hosted.name[-4:], 16) % 10000
-    hosted.config["databases"]["app"] = {"port": str(port)}
-    hosted.up()
-    assert hosted.container()["HostConfig"]["PortBindings"]["5432/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(port)}]
-    with psycopg.connect(hosted.outputs()["urls"]["app"], hostaddr="127.0.0.1", port=port) as connection:
+def test_a_port_is_published_on_loopback(stack: Stack) -> None:
+    port = 20000 + int(stack.name[-4:], 16) % 10000
+    stack.config["databases"]["app"] = {"port": str(port)}
+    stack.up()
+    assert stack.container()["HostConfig"]["PortBindings"]["5432/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(port)}]
+    with psycopg.connect(stack.outputs()["urls"]["app"], hostaddr="127.0.0.1", port=port) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
-    hosted.up_changes_nothing()
+    stack.up_changes_nothing()
 
 
-def test_a_port_that_is_taken_fails_the_deploy_and_the_next_one_goes_on(hosted: Stack) -> None:
+def test_a_port_that_is_taken_fails_the_deploy_and_the_next_one_goes_on(stack: Stack) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        hosted.config["databases"]["app"] = {"port": taken.getsockname()[1]}
-        assert "address already in use" in hosted.up(fails=True)
-    hosted.up()
-    assert hosted.sql("SELECT 1") == [(1,)]
-    hosted.up_changes_nothing()
+        stack.config["databases"]["app"] = {"port": taken.getsockname()[1]}
+        assert "address already in use" in stack.up(fails=True)
+    stack.up()
+    assert stack.sql("SELECT 1") == [(1,)]
+    stack.up_changes_nothing()
 
 
 def test_neither_image_nor_container_falls_to_coolifys_cleanup(stack: Stack) -> None:
@@ -227,9 +227,9 @@ def test_an_unreachable_host_previews_and_fails_soon_with_its_name(stack: Stack,
     stack.up()
 
 
-def test_a_network_that_is_not_there_is_named(hosted: Stack) -> None:
-    hosted.config["network"] = "no-such-network"
-    assert "There is no Docker network 'no-such-network'" in hosted.up(fails=True)
+def test_a_network_that_is_not_there_is_named(stack: Stack) -> None:
+    stack.config["network"] = "no-such-network"
+    assert "There is no Docker network 'no-such-network'" in stack.up(fails=True)
 
 
 def test_moving_to_another_engine_is_refused_with_the_steps(stack: Stack, sshd: Sshd, tmp_path: Path) -> None:
