@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 
 import psycopg
-from programs import program
 
+from tests.needs import program
 from tests.postgres import Cluster
 
 

@@ -17,11 +17,11 @@ from urllib.parse import quote
 
 import pytest
 from harness import Sshd, start_sshd, stop_sshd
-from programs import program
 
 from schema_changes import SchemaChange, listen
 from schema_changes.errors import Unreachable
 from schema_changes.route import Route
+from tests.needs import program
 
 REPOSITORY = Path(__file__).parents[2]
 PASSWORD = 'a password\'s "own" quotes'

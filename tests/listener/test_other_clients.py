@@ -18,8 +18,8 @@ from pathlib import Path
 import asyncpg  # type: ignore[import-untyped]
 import psycopg
 import pytest
-from programs import program
 
+from tests.needs import program
 from tests.postgres import Cluster
 
 REPOSITORY = Path(__file__).parents[2]

@@ -1,5 +1,6 @@
 """Runs the component against mocks that record every resource, with all that ordinary mocks leave out."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,6 +112,8 @@ def deploy() -> Callable[..., Deployment]:
 
     def run(program: Callable[[], Any], *, preview: bool = False) -> Deployment:
         deployment = Deployment()
+        # Pulumi runs on the thread's loop, and tests of asyncio before this one take theirs with them.
+        asyncio.set_event_loop(asyncio.new_event_loop())
         mocks.set_mocks(_Mocks(preview), project="project", stack="test", preview=preview, monitor=_Monitor(preview, deployment))
 
         async def main() -> None:
