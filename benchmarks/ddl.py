@@ -1,0 +1,391 @@
+"""What the notifications cost inside PostgreSQL: beside bare DDL, a bare NOTIFY, and triggers written in other ways.
+
+    python benchmarks/ddl.py        (3 minutes; prints Markdown)
+
+A server as a new container has it, fsync included. One database for each way of notifying; what is compared is done in
+turn in each, and each ratio is of one round.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import resource
+import selectors
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from measure import Aim, Comparison, Report, beside, in_turn, percentile, say
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.postgres import Cluster
+
+TRIGGERS = Path(__file__).parent / "triggers"
+# Also the names of the databases.
+BARE = "no trigger"
+MINIMAL = "the specification's minimal trigger"
+POSTGREST = "the PostgREST way"
+POSTGRAPHILE = "the PostGraphile way"
+OURS = "this extension: log, objects, notice"
+SETUP = {
+    BARE: "",
+    MINIMAL: (TRIGGERS / "minimal.sql").read_text(),
+    POSTGREST: (TRIGGERS / "postgrest.sql").read_text(),
+    POSTGRAPHILE: (TRIGGERS / "postgraphile.sql").read_text(),
+    OURS: "CREATE EXTENSION schema_notifications",
+}
+SMALL = "CREATE TABLE t (id int)"
+USUAL = (
+    "CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, "
+    "created_at timestamptz NOT NULL DEFAULT now())"
+)
+# As long as a notice of ours.
+NOTIFY = "NOTIFY schema_changed, '" + "x" * 270 + "'"
+
+
+class Session:
+    """A connection with nothing between it and libpq, so that little of the client is measured."""
+
+    def __init__(self, cluster: Cluster, database: str) -> None:
+        conninfo = make_conninfo(host=str(cluster.folder), port=cluster.port, user="postgres", dbname=database)
+        self.connection = pq.PGconn.connect(conninfo.encode())
+        self.run("SET client_min_messages = error")
+
+    def run(self, *statements: str) -> pq.abc.PGresult:
+        for statement in statements:
+            result = self.connection.exec_(statement.encode())
+            if result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE):
+                raise RuntimeError(self.connection.error_message.decode())
+        return result
+
+    def notices(self) -> int:
+        """How many have arrived since the last call."""
+        self.connection.consume_input()
+        count = 0
+        while self.connection.notifies():
+            count += 1
+        return count
+
+    def close(self) -> None:
+        self.connection.finish()
+
+
+def new_databases(cluster: Cluster, *ways: str) -> None:
+    """One for each way, named after it, so that all have the same past."""
+    for way in ways:
+        cluster.execute(f'DROP DATABASE IF EXISTS "{way}"')
+        cluster.create_database(way, extension=False)
+        session = Session(cluster, way)
+        session.run(SETUP[way])
+        session.close()
+
+
+def milliseconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return (time.perf_counter() - started) * 1000
+
+
+def pairs(session: Session, create: str, count: int) -> float:
+    """Milliseconds for one CREATE and one DROP, each a transaction."""
+    return milliseconds(lambda: session.run(*[create, "DROP TABLE t"] * count)) / count
+
+
+def cost_of_a_pair(cluster: Cluster, report: Report) -> None:
+    say("ddl: one CREATE and one DROP (50 s)")
+    new_databases(cluster, *SETUP)
+    sessions = {way: Session(cluster, way) for way in SETUP}
+    compared: dict[str, dict[str, Comparison]] = {}
+    situations = {
+        "one column": (SMALL, "on", 10),
+        "one column, not waiting for the disk": (SMALL, "off", 10),
+        "a usual table": (USUAL, "on", 5),
+    }
+    for situation, (create, synchronous, count) in situations.items():
+        for session in sessions.values():
+            session.run(f"SET synchronous_commit = {synchronous}")
+            pairs(session, create, 20)
+        ways = {way: partial(pairs, session, create, count) for way, session in sessions.items()}
+        compared[situation] = beside(in_turn(ways, 200), BARE)
+    for session in sessions.values():
+        session.close()
+    report.section(
+        "One CREATE TABLE and one DROP TABLE",
+        "Two transactions, sent one after the other over a Unix socket; nobody listens. A usual table has an identity column that "
+        "is its primary key, a text and a timestamp: table, sequence, index, and all that goes with them. Not waiting for the "
+        "disk is `synchronous_commit = off`: what is left is the work itself.",
+        ["", *(column for situation in situations for column in (f"{situation}: ms", "times"))],
+        [
+            [way, *(cell for values in compared.values() for cell in (f"{values[way].value:.3f}", str(values[way])))]
+            for way in SETUP
+        ],
+    )
+    ours = compared["one column"][OURS]
+    report.aims.append(Aim("CREATE and DROP of a table with log, objects and notice, beside bare DDL", ours.ratio, 1.25))
+    report.plots["pair"] = compared["one column"]
+    report.plots["pair, usual table"] = compared["a usual table"]
+
+
+def deliver(writer: Session, listeners: Sequence[Session], statement: str) -> float:
+    """Milliseconds from sending a statement, which sends one notice, until all listeners have it."""
+    with selectors.DefaultSelector() as selector:
+        for listener in listeners:
+            selector.register(listener.connection.socket, selectors.EVENT_READ, listener)
+        waiting = len(listeners)
+        started = time.perf_counter()
+        writer.connection.send_query(statement.encode())
+        while waiting:
+            ready = selector.select(30)
+            if not ready:
+                raise TimeoutError(f"{waiting} listeners have heard nothing")
+            waiting -= sum(key.data.notices() for key, _ in ready)
+        elapsed = time.perf_counter() - started
+    while result := writer.connection.get_result():
+        if result.status == pq.ExecStatus.FATAL_ERROR:
+            raise RuntimeError(result.error_message.decode())
+    return elapsed * 1000
+
+
+def commits(writer: Session, listeners: Sequence[Session], by_hand: bool, ddl: bool, count: int) -> list[float]:
+    """The same from sending COMMIT, `count` times; the notice is the extension's, or one sent by hand."""
+    times = []
+    for number in range(count):
+        command = [["DROP TABLE t", SMALL][number % 2 == 0]] if ddl else []
+        writer.run("BEGIN", *command, *[NOTIFY] * by_hand)
+        times.append(deliver(writer, listeners, "COMMIT"))
+    return times
+
+
+def latency(cluster: Cluster, report: Report) -> None:
+    say("ddl: from COMMIT to the listener (20 s)")
+    new_databases(cluster, BARE, MINIMAL, OURS)
+    bare, minimal, ours = ((Session(cluster, way), Session(cluster, way)) for way in (BARE, MINIMAL, OURS))
+    for _, listener in (bare, minimal, ours):
+        listener.run("LISTEN schema_changed")
+    by_hand, alone = "the same DDL and a bare NOTIFY", "a bare NOTIFY alone"
+    ways = {
+        by_hand: partial(commits, bare[0], [bare[1]], True, True, 200),
+        MINIMAL: partial(commits, minimal[0], [minimal[1]], False, True, 200),
+        OURS: partial(commits, ours[0], [ours[1]], False, True, 200),
+        alone: partial(commits, bare[0], [bare[1]], True, False, 200),
+    }
+    in_turn(ways, 1)
+    samples = in_turn(ways, 30)
+    median, tail = (
+        beside({way: [percentile(times, percent) for times in rounds] for way, rounds in samples.items()}, by_hand)
+        for percent in (50, 99)
+    )
+    for session in (*bare, *minimal, *ours):
+        session.close()
+    report.section(
+        "From COMMIT to the listener",
+        "From sending COMMIT until another connection of the same client has the notice. The ratio is to a NOTIFY in a transaction "
+        "with the same DDL: at its COMMIT PostgreSQL waits for the disk, which it does not for a transaction that does nothing but "
+        "NOTIFY. Each figure is the median of 30 rounds of 200 commits.",
+        ["", "p50 ms", "times", "p99 ms", "times"],
+        [[way, f"{median[way].value:.3f}", str(median[way]), f"{tail[way].value:.3f}", str(tail[way])] for way in ways],
+    )
+    report.aims.append(Aim("p99 from COMMIT to the listener, beside a bare NOTIFY with the same DDL", tail[OURS].ratio, 1.2))
+    report.plots["latency p50"], report.plots["latency p99"] = median, tail
+
+
+def migrate(cluster: Cluster, way: str) -> tuple[float, float]:
+    """10,000 DDL commands in one transaction of a new session: milliseconds until committed, MB of the backend's own memory."""
+    session = Session(cluster, way)
+    session.run("BEGIN")
+    started = time.perf_counter()
+    for number in range(5000):
+        session.run(f"CREATE TABLE m{number} (id int)", f"DROP TABLE m{number}")
+    status = Path(f"/proc/{session.connection.backend_pid}/status").read_text()
+    session.run("COMMIT")
+    elapsed = (time.perf_counter() - started) * 1000
+    session.close()
+    return elapsed, int(re.findall(r"RssAnon:\s+(\d+) kB", status)[0]) / 1024
+
+
+def one_transaction(cluster: Cluster, report: Report) -> None:
+    say("ddl: 10,000 commands in one transaction (30 s)")
+    new_databases(cluster, BARE, MINIMAL, OURS)
+    figures = in_turn({way: partial(migrate, cluster, way) for way in (BARE, MINIMAL, OURS)}, 4)
+    seconds, memory = (beside({way: [run[which] for run in runs] for way, runs in figures.items()}, BARE) for which in (0, 1))
+    report.section(
+        "10,000 DDL commands in one transaction",
+        "5,000 times CREATE TABLE and DROP TABLE, until the COMMIT is done. Memory is the backend's own, just before the COMMIT.",
+        ["", "s", "times", "MB", "times"],
+        [
+            [way, f"{seconds[way].value / 1000:.2f}", str(seconds[way]), f"{memory[way].value:.0f}", str(memory[way])]
+            for way in figures
+        ],
+    )
+
+
+def listeners(cluster: Cluster, report: Report) -> None:
+    say("ddl: 1 to 500 listeners (40 s)")
+    files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(files, min(4096, most)), most))
+    new_databases(cluster, BARE, OURS)
+    writers = {way: Session(cluster, way) for way in (BARE, OURS)}
+    crowds: dict[str, list[Session]] = {way: [] for way in writers}
+    rows = []
+
+    def write(way: str, count: int) -> float:
+        notify = [NOTIFY] * (way == BARE)
+        elapsed = milliseconds(
+            lambda: [writers[way].run("BEGIN", statement, *notify, "COMMIT") for statement in (SMALL, "DROP TABLE t") * count]
+        )
+        expected = dict.fromkeys(range(len(crowds[way])), 2 * count)
+        while any(expected.values()):
+            for number, listener in enumerate(crowds[way]):
+                expected[number] -= listener.notices()
+        return elapsed / count
+
+    def hear(way: str, count: int) -> float:
+        return statistics.median(commits(writers[way], crowds[way], way == BARE, True, count))
+
+    for size in (1, 10, 100, 500):
+        for way, crowd in crowds.items():
+            while len(crowd) < size:
+                crowd.append(Session(cluster, way))
+                crowd[-1].run("LISTEN schema_changed")
+        count = 20 if size < 100 else 4
+        written, heard = (beside(in_turn({way: partial(work, way, count) for way in writers}, 16), BARE) for work in (write, hear))
+        figures = ((f"{of[BARE].value:.2f}", f"{of[OURS].value:.2f}", str(of[OURS])) for of in (written, heard))
+        rows.append([f"{size}", *(cell for cells in figures for cell in cells)])
+        report.plots[f"{size} listeners"] = heard
+    for session in (*writers.values(), *crowds[BARE], *crowds[OURS]):
+        session.close()
+    report.section(
+        "1 to 500 listeners",
+        "Beside the same DDL with a NOTIFY by hand, in ms: for the writer, one CREATE TABLE and one DROP TABLE, each in BEGIN and "
+        "COMMIT; for the listeners, from sending COMMIT until the last of them has the notice. One client process has them all, "
+        "and reads one after the other.",
+        ["listeners", "writer, by hand", "ours", "times", "last listener, by hand", "ours", "times"],
+        rows,
+    )
+
+
+def writers(cluster: Cluster, report: Report) -> None:
+    say("ddl: 8 writers (40 s)")
+    new_databases(cluster, BARE, MINIMAL, OURS)
+    script = cluster.folder / "pair.sql"
+    script.write_text("CREATE TABLE w:client_id (id int);\nDROP TABLE w:client_id;\n")
+
+    def bench(way: str) -> float:
+        command = [str(cluster.bin / "pgbench"), "--no-vacuum", "--client=8", "--jobs=2", "--time=2", f"--file={script}"]
+        command += [f"--host={cluster.folder}", f"--port={cluster.port}", "--username=postgres", way]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return 1 / float(re.findall(r"^tps = ([\d.]+)", output, re.MULTILINE)[0])
+
+    figures = in_turn({way: partial(bench, way) for way in (BARE, MINIMAL, OURS)}, 6)
+    to_bare, to_minimal = beside(figures, BARE), beside(figures, MINIMAL)
+    report.section(
+        "8 writers",
+        "pgbench with eight clients, each of which makes one CREATE TABLE and one DROP TABLE after the other. PostgreSQL lets "
+        "transactions with a NOTIFY commit only one at a time: that is what the minimal trigger shows.",
+        ["", "pairs/s", "time beside no trigger", "beside the minimal trigger"],
+        [[way, f"{1 / to_bare[way].value:,.0f}", str(to_bare[way]), str(to_minimal[way])] for way in figures],
+    )
+
+
+def big_log(cluster: Cluster, report: Report) -> None:
+    say("ddl: a log of a million rows (60 s)")
+    few, million = "few", "million"
+    for name in (few, million):
+        cluster.create_database(name)
+    # more than is in there: nothing is pruned
+    cluster.execute(f'ALTER DATABASE "{million}" SET schema_notifications.retention_rows = 10000000')
+    sessions = {name: Session(cluster, name) for name in (few, million)}
+
+    def cursor(session: Session) -> str:
+        value = session.run("SELECT cursor FROM schema_notifications.changes_since()").get_value(0, 0)
+        assert value is not None
+        return value.decode()
+
+    beginning = cursor(sessions[million])
+    sessions[million].run(
+        "SET synchronous_commit = off",
+        """DO $$ BEGIN
+            FOR number IN 1..10000 LOOP
+                INSERT INTO schema_notifications.log (tag, objects)
+                SELECT 'CREATE TABLE', jsonb_build_array(jsonb_build_object(
+                           'action', 'created', 'kind', 'table', 'schema', 'public', 'identity', format('public.t%s', number)))
+                  FROM generate_series(1, 100);
+                COMMIT;
+            END LOOP;
+        END $$""",
+        "RESET synchronous_commit",
+        "VACUUM ANALYZE schema_notifications.log",
+        "CHECKPOINT",
+    )
+    written = beside(in_turn({name: partial(pairs, session, SMALL, 60) for name, session in sessions.items()}, 20), few)
+
+    now = {name: cursor(session) for name, session in sessions.items()}
+
+    def read(name: str, since: str, count: int) -> float:
+        query = f"SELECT * FROM schema_notifications.changes_since('{since}')"
+        return milliseconds(lambda: sessions[name].run(*[query] * count)) / count
+
+    nothing = beside(in_turn({name: partial(read, name, since, 20) for name, since in now.items()}, 20), few)
+    for session in sessions.values():
+        session.run(*[SMALL, "DROP TABLE t"] * 50)
+    hundred = beside(in_turn({name: partial(read, name, since, 10) for name, since in now.items()}, 20), few)
+
+    plain = "SELECT * FROM schema_notifications.log ORDER BY id"
+    ways = {
+        plain: lambda: milliseconds(lambda: sessions[million].run(plain)),
+        "changes": lambda: read(million, beginning, 1),
+    }
+    everything = beside(in_turn(ways, 3), plain)
+    for session in sessions.values():
+        session.close()
+    report.section(
+        "A log of a million rows",
+        "Beside a log of a few rows; for the last line, beside a plain `SELECT * FROM schema_notifications.log ORDER BY id`.",
+        ["", "beside, ms", "a million, ms", "times"],
+        [
+            [what, f"{base.value:{digits}}", f"{other.value:{digits}}", str(other)]
+            for what, base, other, digits in (
+                ("one CREATE TABLE and one DROP TABLE", written[few], written[million], ".3f"),
+                ("`changes_since()`: nothing new", nothing[few], nothing[million], ".3f"),
+                ("`changes_since()`: 100 changes", hundred[few], hundred[million], ".3f"),
+                ("`changes_since()`: all of the million", everything[plain], everything["changes"], ",.0f"),
+            )
+        ],
+    )
+
+
+def disk(folder: Path) -> float:
+    """The median of milliseconds that it takes to write 8 kB for good, where the server's data is."""
+    file = os.open(folder / "disk", os.O_CREAT | os.O_WRONLY)
+    try:
+        times = []
+        for _ in range(200):
+            os.pwrite(file, bytes(8192), 0)
+            times.append(milliseconds(lambda: os.fdatasync(file)))
+    finally:
+        os.close(file)
+        (folder / "disk").unlink()
+    return statistics.median(times)
+
+
+def run() -> Report:
+    report = Report()
+    # As in a new container, but for the listeners' connections.
+    with Cluster(settings={"fsync": "on", "shared_buffers": "128MB", "max_connections": "1100"}) as cluster:
+        ((version,),) = cluster.execute("SHOW server_version")
+        report.machine = [f"PostgreSQL {version}", f"{disk(cluster.folder):.2f} ms for the disk to keep a page (fdatasync)"]
+        for part in (cost_of_a_pair, latency, one_transaction, listeners, writers, big_log):
+            part(cluster, report)
+    return report
+
+
+if __name__ == "__main__":
+    print(run())
