@@ -13,6 +13,7 @@ from .database import (
     provision_container,
     provision_in_coolify,
     read_database,
+    refuse_shared,
 )
 from .errors import InvalidArgument, checked, refuse_unknown
 from .host import Host
@@ -71,6 +72,7 @@ class NotifyingPostgres(pulumi.ComponentResource):
             raise InvalidArgument("databases", args.get("databases"), "give the databases by key")
 
         databases = [read_database(key, database) for key, database in args["databases"].items()]
+        refuse_shared(name, args["databases"])
         registry = args.get("registry_image") or DEFAULT_REGISTRY_IMAGE
         tag = checked(args.get("image") or DEFAULT_IMAGE, check_image_name)
 

@@ -206,6 +206,22 @@ def read_database(key: str, args: DatabaseArgs) -> Database:
     )
 
 
+def refuse_shared(name: str, databases: Mapping[str, DatabaseArgs]) -> None:
+    """Refuses two databases of one instance that would have the same container or the same volume, as far as names are known.
+
+    :param name: the instance's name, which is in the names that are not given.
+    :raises InvalidArgument: naming the second of them.
+    """
+    first: dict[tuple[str, object], str] = {}
+    for key, args in databases.items():
+        container = args.get("container_name") or f"{name}-{key}"
+        volume = args.get("volume_name") or (f"{container}-data" if isinstance(container, str) else None)
+        for setting, value in {"containerName": container, "volumeName": volume}.items():
+            if isinstance(value, str) and not args.get("coolify") and first.setdefault((setting, value), key) != key:
+                other = first[setting, value]
+                raise InvalidArgument(f"databases.{key}.{setting}", value, f"databases.{other} has it; give each its own")
+
+
 @dataclass(frozen=True)
 class Provisioned:
     """A database that a deploy has made and checked."""
@@ -250,6 +266,11 @@ def provision_container(
         ),
     )
 
+    adopted = []
+    if database.volume_name:
+        script = pulumi.Output.all(database.volume_name, container_name).apply(_volume_is_free_script)
+        adopted = [host.command(f"{resource}-volume-is-free", create=script, depends_on=after)]
+
     container = docker.Container(
         resource,
         name=container_name,
@@ -286,7 +307,7 @@ def provision_container(
         opts=pulumi.ResourceOptions(
             parent=parent,
             provider=host.provider,
-            depends_on=[host.ready, build],
+            depends_on=[host.ready, build, *adopted],
             delete_before_replace=True,  # two containers cannot have the name, nor two servers the data
             # The file is read at the first start only. Later `converge` sets the password, without a restart.
             ignore_changes=["uploads", *([] if database.container_name else ["name"])],
@@ -419,6 +440,20 @@ class GeneratedPasswords:
             )
             self._seed = pulumi.Output.secret(command.stdout)
         return self._seed.apply(lambda seed: hmac.digest(seed.encode(), key.encode(), "sha256").hex()[:32])
+
+
+def _volume_is_free_script(values: list[str]) -> str:
+    """Fails when another container runs on the volume: PostgreSQL does not notice a second server in another container."""
+    volume, container = map(shlex.quote, values)
+    return (
+        f"users=$(docker ps --filter volume={volume} --format '{{{{.Names}}}}') || exit\n"
+        f'others=$(echo "$users" | grep -vxF {container})\n'
+        'test -z "$others" || { cat >&2 <<END\n'
+        f"The volume {volume} is in use by the container $others, and two servers on one volume destroy its data.\n"
+        "Stop that container first ('docker stop -t 60 NAME' on the host), then deploy again. Nothing was changed.\n"
+        "END\n"
+        "exit 1; }"
+    )
 
 
 def _converge_script(container: str, why: str | None, *, limit: bool) -> str:

@@ -77,12 +77,18 @@ def test_an_existing_volume_is_adopted_with_its_data(stack: Stack) -> None:
     stack.sql("CREATE TABLE kept AS SELECT 42 AS answer")
     stack.destroy()
 
+    # Another container runs on it. PostgreSQL would not notice, and two servers would destroy the data.
+    other = docker("run", "-d", "-v", f"{stack.name}-app-data:/data", "--entrypoint", "sleep", stack.config["baseImage"], "600")
     adopter = f"{stack.name}-adopter"
     stack.config |= {"name": adopter, "databases": {"other": {"volume_name": f"{stack.name}-app-data", "database_name": "app"}}}
+    assert "two servers on one volume destroy its data" in stack.up(fails=True)
+    docker("rm", "-fv", other)
+
     stack.up()
     container = f"{adopter}-other"
     found = docker("exec", "-u", "postgres", container, "psql", "-d", "app", "-Atc", "SELECT answer FROM kept")
     assert found == "42"
+    assert planned(stack) == {}
 
 
 def test_a_preview_says_what_would_be_replaced(stack: Stack) -> None:
