@@ -7,7 +7,7 @@ import pytest
 from tests.needs import lack
 
 NEEDS = {
-    "consumers": ("docker", "pulumi", "pulumi-language-yaml"),
+    "consumers": ("docker", "npm", "pulumi", "pulumi-language-nodejs", "pulumi-language-yaml"),
     "coolify": ("docker", "pulumi"),
     "e2e": ("docker", "pulumi", "sshd"),
     "image": ("docker",),

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def started(program: Path, project: str) -> Stack:
         folder = tmp_path / project
-        shutil.copytree(program, folder / "program")
+        shutil.copytree(program, folder / "program", ignore=shutil.ignore_patterns("node_modules", "sdks"))
         stack = Stack(folder / "stack", folder / "program", project)
         stacks.append(stack)
         for file in (folder / "program").iterdir():
@@ -58,30 +59,42 @@ def spelt(value: Any) -> Any:
     return [spelt(item) for item in value] if isinstance(value, list) else value
 
 
-def test_a_yaml_stack_makes_what_a_python_one_makes(start: Start) -> None:
+def add_package(stack: Stack) -> None:
+    """What a user of TypeScript does first: an SDK is made from the plugin's schema, and installed with the program's packages."""
+    plugin = REPOSITORY / "components" / "pulumi-resource-notifying-postgres"
+    cache = {"npm_config_cache": str(Path.home() / ".npm")}
+    for command in (["pulumi", "package", "add", str(plugin)], ["npx", "tsc", "--noEmit"]):
+        done = subprocess.run(command, cwd=stack.program, env=stack.env | cache, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("language", ["yaml", "typescript"])
+def test_a_stack_in_another_language_makes_what_a_python_one_makes(start: Start, language: str) -> None:
     native = start(Path(__file__).parent / "every_argument", "every-argument")
     databases = {"orders": {"memory": "512m"}, "events": {"user": "ingest", "password": "its password"}}
     args = {"image": f"{native.name}:16", "base_image": BASE_IMAGE, "databases": databases}
     native.config = {"form": "native", "way": "plain", "args": args}
     native.up()
 
-    yaml = start(REPOSITORY / "examples" / "yaml-stack", "yaml-stack")
-    yaml.config = {"image": f"{yaml.name}:16", "baseImage": BASE_IMAGE, "eventsPassword": "its password"}
-    yaml.up()
+    stack = start(REPOSITORY / "examples" / f"{language}-stack", f"{language}-stack")
+    if language == "typescript":
+        add_package(stack)
+    stack.config = {"image": f"{stack.name}:16", "baseImage": BASE_IMAGE, "eventsPassword": "its password"}
+    stack.up()
 
     assert len(graph(native)) == 13
-    assert graph(yaml) == graph(native)
+    assert graph(stack) == graph(native)
 
-    python, other = native.outputs(), yaml.outputs()
-    assert other["ordersUrl"].endswith(f"@{yaml.name}-orders:5432/orders")
-    assert other["ordersContainer"] == f"{yaml.name}-orders"
-    assert spelt(other["databases"]) == json.loads(json.dumps(spelt(python["databases"])).replace(native.name, yaml.name))
+    python, other = native.outputs(), stack.outputs()
+    assert other["ordersUrl"].endswith(f"@{stack.name}-orders:5432/orders")
+    assert other["ordersContainer"] == f"{stack.name}-orders"
+    assert spelt(other["databases"]) == json.loads(json.dumps(spelt(python["databases"])).replace(native.name, stack.name))
     generated = other["ordersUrl"].split(":")[2].split("@")[0]
     for secret in ("its password", "its%20password", generated):
-        assert secret not in yaml.state()
-    assert "[secret]" in yaml.run("stack", "output", "ordersUrl")
-    yaml.up_changes_nothing()
+        assert secret not in stack.state()
+    assert "[secret]" in stack.run("stack", "output", "ordersUrl")
+    stack.up_changes_nothing()
 
-    for stack in (yaml, native):
-        stack.destroy()
-        assert docker("ps", "-aq", "--filter", f"name=^{stack.name}") == ""
+    for one in (stack, native):
+        one.destroy()
+        assert docker("ps", "-aq", "--filter", f"name=^{one.name}") == ""

@@ -1,4 +1,5 @@
-// Pulumi's language host for Node.js, from a version of the SDK module that carries it:
+// Pulumi's language host for Node.js, from a version of the SDK module that carries it. It runs programs; what it is too old
+// for is in toolchain/cli/pulumi-language-nodejs:
 //   go build -o DIR tool
 module notifying-postgres/toolchain/language-host-nodejs
 
