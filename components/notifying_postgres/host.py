@@ -132,6 +132,7 @@ def ssh_options(address: SshAddress, host_key: str | None, private_key_file: str
 # a later deploy finds another engine there, the databases' data is not on it, and starting them empty is not what anyone wants.
 _PREFLIGHT = """\
 where=%(where)s network=%(network)s known=%(known)s
+# Stops the deploy, with the steps that move the data, when that is another engine than the one that holds these databases.
 engine=$(docker info --format '{{.ID}}' 2>&1) || { echo "Docker cannot be used on $where: $engine" >&2; exit 1; }
 test -z "$network" || docker network inspect "$network" >/dev/null 2>&1 || {
   echo "There is no Docker network '$network' on $where: make it with 'docker network create', or name another." >&2; exit 1; }

@@ -89,23 +89,3 @@ def test_an_existing_volume_is_adopted_with_its_data(stack: Stack) -> None:
     found = docker("exec", "-u", "postgres", container, "psql", "-d", "app", "-Atc", "SELECT answer FROM kept")
     assert found == "42"
     assert planned(stack) == {}
-
-
-def test_a_preview_says_what_would_be_replaced(stack: Stack) -> None:
-    app = {"password": "one"}
-    stack.config["databases"] = {"app": app}
-    stack.up()
-    container = f"{stack.name}-app"
-
-    stack.config["databases"] = {"app": {"password": "another"}}
-    assert planned(stack) == {f"{container}-converge": "update", f"{container}-check": "update"}
-    assert "another" not in stack.preview("--diff")
-
-    stack.config["databases"] = {"app": app | {"port": "54399"}}
-    assert {name for name, op in planned(stack).items() if "replace" in op} == {container}
-    said = stack.preview("--diff")
-    assert "ports" in said
-    assert len(said.splitlines()) < 80
-
-    stack.config["databases"] = {"app": app, "second": app}
-    assert planned(stack) == {f"{stack.name}-second{suffix}": "create" for suffix in ("", "-data", "-converge", "-check")}
