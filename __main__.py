@@ -51,7 +51,9 @@ def renamed(settings: Any) -> Any:
     """Turns the names of settings within settings into those of arguments."""
     if isinstance(settings, list):
         return [renamed(item) for item in settings]
-    return {snake_case(key): renamed(value) for key, value in settings.items()} if isinstance(settings, dict) else settings
+    if isinstance(settings, dict):
+        return {snake_case(key): value if key == "environmentVariables" else renamed(value) for key, value in settings.items()}
+    return settings
 
 
 if __name__ == "__main__":

@@ -85,6 +85,11 @@ def mount_by_expression(image: str) -> str:
     return "/var/lib/postgresql" if match and int(match[1]) >= 18 else "/var/lib/postgresql/data"
 
 
+def _escaped(value: str) -> str:
+    """What becomes of a variable's value on its way into the container."""
+    return re.sub(r"([\\\"'])", r"\\\1", value)
+
+
 def docker(*words: str, check: bool = True) -> str:
     run = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=120, check=False)
     if check and run.returncode:
@@ -106,6 +111,7 @@ class Database:
     storages: list[Json] = field(default_factory=list)
     tags: list[Json] = field(default_factory=list)
     backups: list[Json] = field(default_factory=list)
+    variables: list[Json] = field(default_factory=list)
     deleted: bool = False
 
     def set_status(self, status: str) -> None:
@@ -151,6 +157,7 @@ class FakeCoolify:
             {"id": 0, "uuid": "server-one", "name": "localhost", "ip": "host.docker.internal", "user": "root", "port": 22}
         ]
         self.destinations = {"server-one": [{"uuid": "destination-one", "name": "coolify", "network": network}]}
+        self.s3_storages = {"s3-one": 1, "s3-two": 2}
         self.databases: dict[str, Database] = {}
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -201,9 +208,13 @@ class FakeCoolify:
         words = ["--name", database.uuid, "--network", database.destination["network"], "--restart", "unless-stopped"]
         for label in ("managed=true", "type=database", f"databaseId={database.number}", "database.subType=standalone-postgresql"):
             words += ["--label", f"coolify.{label}"]
+        variables = [f"{variable['key']}={_escaped(variable['value'])}" for variable in database.variables]
         names = {"POSTGRES_USER": "postgres_user", "PGUSER": "postgres_user", "POSTGRES_DB": "postgres_db"}
         for variable, name in (names | {"POSTGRES_PASSWORD": "postgres_password"}).items():
-            words += ["-e", f"{variable}={values[name]}"]
+            if not any(variable in other for other in variables):  # a mere mention is enough
+                words += ["-e", f"{variable}={values[name]}"]
+        for variable in variables:
+            words += ["-e", variable]
         for storage in database.storages:
             words += ["-v", f"{storage['name']}:{storage['mount_path']}"]
         if values["health_check_enabled"]:
@@ -301,6 +312,10 @@ class FakeCoolify:
             (f"{one}/tags", "GET", lambda uuid, query: self._find(uuid).tags),
             (f"{one}/tags", "POST", self._add_tags),
             (f"{one}/tags/([^/]+)", "DELETE", self._remove_tag),
+            (f"{one}/envs", "GET", lambda uuid, query: self._variables(uuid)),
+            (f"{one}/envs", "POST", self._add_variable),
+            (f"{one}/envs", "PATCH", self._patch_variable),
+            (f"{one}/envs/([^/]+)", "DELETE", self._remove_variable),
             (f"{one}/backups", "GET", lambda uuid, query: self._find(uuid).backups),
             (f"{one}/backups", "POST", self._add_backup),
             (f"{one}/backups/([^/]+)", "PATCH", self._patch_backup),
@@ -494,19 +509,54 @@ class FakeCoolify:
         database.tags = [one for one in database.tags if one["uuid"] != tag]
         return {"message": "Tag removed."}
 
+    def _variables(self, uuid: str) -> list[Json]:
+        hidden = set() if "read:sensitive" in self.abilities else {"value"}
+        return [{key: value for key, value in one.items() if key not in hidden} for one in self._find(uuid).variables]
+
+    def _checked_variable(self, body: Json) -> Json:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", str(body.get("key", ""))):
+            raise invalid(key="The key field format is invalid.")
+        if not isinstance(body.get("value"), str | None):
+            raise invalid(value="The value field must be a string.")
+        return {"key": body["key"], "value": body.get("value")}
+
+    def _add_variable(self, uuid: str, body: Json) -> Json:
+        database, variable = self._find(uuid), self._checked_variable(body)
+        if any(one["key"] == variable["key"] for one in database.variables):
+            raise Refusal(409, {"message": "Environment variable already exists. Use PATCH request to update it."})
+        database.variables.append({"uuid": f"variable-{secrets.token_hex(6)}", **variable})
+        return {"uuid": database.variables[-1]["uuid"], "key": variable["key"]}
+
+    def _patch_variable(self, uuid: str, body: Json) -> Json:
+        variable = self._checked_variable(body)
+        for one in self._find(uuid).variables:
+            if one["key"] == variable["key"]:
+                one.update(variable)
+                return {"uuid": one["uuid"], "key": one["key"]}
+        raise Refusal(404, {"message": "Environment variable not found."})
+
+    def _remove_variable(self, uuid: str, variable: str, query: dict[str, str]) -> Json:
+        database = self._find(uuid)
+        if not any(one["uuid"] == variable for one in database.variables):
+            raise Refusal(404, {"message": "Environment variable not found."})
+        database.variables = [one for one in database.variables if one["uuid"] != variable]
+        return {"message": "Environment variable deleted."}
+
     def _checked_backup(self, body: Json) -> Json:
         frequency = body.get("frequency")
         if frequency is not None and frequency not in CRON_NAMES and len(frequency.split()) != 5:
             raise invalid(frequency="Invalid cron expression or frequency format.")
         if body.get("save_s3") and not body.get("s3_storage_uuid"):
             raise invalid(s3_storage_uuid="The s3_storage_uuid field is required when save_s3 is true.")
+        if body.get("save_s3") and body["s3_storage_uuid"] not in self.s3_storages:
+            raise invalid(s3_storage_uuid="The selected S3 storage is invalid for this team.")
         if extra := set(body) - BACKUP_FIELDS:
             raise invalid(**dict.fromkeys(extra, "This field is not allowed."))
         if not 60 <= body.get("timeout", 3600) <= 36000:
             raise invalid(timeout="The timeout field must be between 60 and 36000.")
         return {
             **{name: value for name, value in body.items() if name != "s3_storage_uuid"},
-            "s3_storage_id": 1 if body.get("save_s3") else None,
+            "s3_storage_id": self.s3_storages[body["s3_storage_uuid"]] if body.get("save_s3") else None,
         }
 
     def _add_backup(self, uuid: str, body: Json) -> Json:

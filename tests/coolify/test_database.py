@@ -249,6 +249,54 @@ def test_arguments_taken_away_go_back_to_the_default(deploy: Deploy, fake: FakeC
     assert row.fields["postgres_conf"].strip() == ""
 
 
+def test_variables_reach_the_container_before_its_first_start(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
+    variables = {"POSTGRES_INITDB_ARGS": "--data-checksums --encoding=UTF8", "SECRET": "one"}
+    inputs = arguments(registry.reference, environmentVariables=variables)
+    database, state = deploy.databases.create(inputs)
+    row = fake.databases[database]
+    row.variables.append({"uuid": "by-hand", "key": "BY_HAND", "value": "x"})
+    with connect(database, state["password"]) as connection:
+        assert connection.execute("SHOW data_checksums").fetchone() == ("on",)
+    assert deploy.databases.read(database, state, inputs) == (state, inputs)
+    assert DatabaseHandler().differences(state, inputs) == ([], [])
+
+    # One is changed, one taken away, one added; a failure on the way is gone over again by the next deploy.
+    inputs = arguments(registry.reference, environmentVariables={"SECRET": "two", "NEW": "n"})
+    fake.abilities.remove("write")
+    with pytest.raises(Incomplete, match="ability 'write'") as caught:
+        deploy.databases.update(database, state, inputs)
+    fake.abilities.add("write")
+    assert DatabaseHandler().differences(caught.value.state, inputs)[0] == ["environmentVariables", "ready"]
+    state = deploy.databases.update(database, caught.value.state, inputs)
+    environment = docker("inspect", "--format", "{{json .Config.Env}}", database)
+    assert '"SECRET=two"' in environment
+    assert '"NEW=n"' in environment
+    assert '"BY_HAND=x"' in environment
+    assert "INITDB" not in environment
+    assert started(fake) == [f"/databases/{database}/start", f"/databases/{database}/restart"]
+
+    # Deleted in the dashboard: a refresh sees it.
+    row.variables = [one for one in row.variables if one["key"] != "NEW"]
+    read = deploy.databases.read(database, state, inputs)
+    assert read is not None
+    assert DatabaseHandler().differences(read[0], inputs)[0] == ["environmentVariables"]
+    assert "two" not in str(deploy.log)
+
+
+@pytest.mark.usefixtures("without_engine")
+def test_what_was_taken_away_is_not_forgotten_when_a_deploy_fails(deploy: Deploy, fake: FakeCoolify) -> None:
+    database, state = deploy.databases.create(arguments("127.0.0.1:1/x:16", limitsMemory="1g", postgresPassword="first"))
+    fake.abilities.remove("write")
+    inputs = arguments("127.0.0.1:1/x:16", postgresPassword="second")
+    with pytest.raises(Incomplete) as caught:
+        deploy.databases.update(database, state, inputs)
+    fake.abilities.add("write")
+    assert "limitsMemory" in DatabaseHandler().differences(caught.value.state, inputs)[0]
+    deploy.databases.update(database, caught.value.state, inputs)
+    fields = fake.databases[database].fields
+    assert (fields["limits_memory"], fields["postgres_password"]) == ("0", "second")
+
+
 @pytest.mark.usefixtures("without_engine")
 def test_backups_are_created_changed_and_removed(deploy: Deploy, fake: FakeCoolify) -> None:
     database, state = deploy.databases.create(
@@ -263,6 +311,17 @@ def test_backups_are_created_changed_and_removed(deploy: Deploy, fake: FakeCooli
     assert [one["uuid"] for one in row.backups] == [kept, "by-hand"]
     assert (row.backups[0]["frequency"], row.backups[0]["dump_all"], row.backups[0]["save_s3"]) == ("0 3 * * *", True, True)
     assert "delete_s3=false" in fake.requests[[method for method, _, _ in fake.requests].index("DELETE")][1]
+
+    # Another S3 storage, set in the dashboard, is a drift that is mended.
+    inputs = arguments("127.0.0.1:5000/x:16", backups=new)
+    assert deploy.databases.read(database, state, inputs) == (state, inputs)
+    row.backups[0]["s3_storage_id"] = 2
+    read = deploy.databases.read(database, state, inputs)
+    assert read is not None
+    assert DatabaseHandler().differences(read[0], inputs)[0] == ["backups"]
+    state = deploy.databases.update(database, read[0], inputs)
+    assert row.backups[0]["s3_storage_id"] == 1
+
     deploy.databases.update(database, state, arguments("127.0.0.1:5000/x:16"))
     assert row.backups == [by_hand]
     assert len(started(fake)) == 1, "backups need no restart"

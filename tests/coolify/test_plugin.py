@@ -137,7 +137,7 @@ def test_the_schema_has_the_resources_and_marks_secrets() -> None:
     database = schema["resources"]["notifying-postgres:index:CoolifyDatabase"]
     assert schema["resources"]["notifying-postgres:index:NotifyingPostgres"]["isComponent"]
     assert {key for key, one in database["properties"].items() if one.get("secret")} == {
-        *("token", "postgresPassword", "password", "internalUrl", "externalUrl"),
+        *("token", "postgresPassword", "environmentVariables", "password", "internalUrl", "externalUrl"),
     }
     assert database["requiredInputs"] == ["environment", "image", "project", "server"]
     assert schema["config"]["variables"]["coolifyToken"]["secret"] is True

@@ -49,6 +49,8 @@ class CoolifyArgs(TypedDict):
     """The description in the dashboard."""
     postgres_conf: NotRequired[pulumi.Input[str]]
     """The text of a postgresql.conf that replaces the image's own. Coolify adds `listen_addresses = '*'` where it is missing."""
+    environment_variables: NotRequired[pulumi.Input[dict[str, pulumi.Input[str]]]]
+    """Variables of the container, such as `POSTGRES_INITDB_ARGS` (secret). Those set in the dashboard are left alone."""
     public_port: NotRequired[pulumi.Input[int]]
     """The port, 1024 to 65535, at which a proxy publishes the database to the Internet. Default: none."""
     public_port_timeout: NotRequired[pulumi.Input[int]]

@@ -166,7 +166,16 @@ class Databases:
         self._log(f"Coolify made the database {uuid}; it is not started yet.")
         # The answer shows the password that Coolify made even to a token that may not read it later.
         password = inputs.get("postgresPassword") or urlsplit(created["internal_db_url"]).password
-        state: State = {**inputs, **place, "password": password, "backupUuids": [], "started": False, "ready": False}
+        state: State = {
+            **inputs,
+            **place,
+            "password": password,
+            "backupUuids": [],
+            "backupStorages": [],
+            "started": False,
+            "ready": False,
+        }
+        state.pop("environmentVariables", None)  # Coolify has none of them yet
         return uuid, self._converge(uuid, inputs, state)
 
     def update(self, uuid: str, state: State, inputs: Mapping[str, Any]) -> State:
@@ -237,9 +246,13 @@ class Databases:
             tags = sorted(tag["name"] for tag in self._coolify.get(f"/databases/{uuid}/tags"))
             if tags != sorted(inputs.get("tags", [])):
                 found["tags"] = tags
-        uuids = state.get("backupUuids", [])
+        if "environmentVariables" in inputs:
+            variables = {variable["key"]: variable for variable in self._coolify.get(f"/databases/{uuid}/envs")}
+            ours = state.get("environmentVariables", {})
+            found["environmentVariables"] = {key: variables[key].get("value", ours[key]) for key in ours if key in variables}
+        uuids, storages = state.get("backupUuids", []), state.get("backupStorages", [])
         if uuids:
-            found["backups"], uuids = self._observe_backups(uuid, uuids, inputs.get("backups", []))
+            found["backups"], uuids, storages = self._observe_backups(uuid, state, inputs.get("backups", []))
 
         place: State = {key: state[key] for key in ("projectUuid", "environmentUuid", "environmentId") if key in state}
         if record.get("environment_id") != place.get("environmentId"):
@@ -256,6 +269,7 @@ class Databases:
             "serverUuid": server["uuid"],
             "destinationUuid": record["destination"]["uuid"],
             "backupUuids": uuids,
+            "backupStorages": storages,
             # Of an adopted database nobody knows whether it ran: then its mount is not touched.
             "started": state.get("started", True),
             "ready": state.get("ready", True) and running,
@@ -272,6 +286,9 @@ class Databases:
         before = dict(state)
         # From here on the state has the new arguments, and nothing of the old ones.
         state = {key: value for key, value in state.items() if key not in rules.DATABASE_ARGUMENTS} | dict(inputs)
+        state.pop("environmentVariables", None)
+        if "environmentVariables" in before:
+            state["environmentVariables"] = before["environmentVariables"]
         try:
             record = self._existing(uuid)
             state["destinationUuid"] = record["destination"]["uuid"]
@@ -279,19 +296,22 @@ class Databases:
                 self._coolify.create(f"/databases/{uuid}/move", {"environment_uuid": state["environmentUuid"]})
             changes, restart = _changes(record, inputs, before)
             if "postgresPassword" in inputs and inputs["postgresPassword"] != before.get("password"):
-                changes["postgres_password"] = state["password"] = inputs["postgresPassword"]
+                changes["postgres_password"] = inputs["postgresPassword"]
                 self._log("Coolify's record gets the new password; PostgreSQL itself must get it by ALTER ROLE.")
             self._ensure_mount(uuid, inputs, state)
+            self._ensure_variables(uuid, inputs, state)
             self._ensure_tags(uuid, inputs, before)
             self._ensure_backups(uuid, inputs.get("backups", []), state)
             if changes:
                 state["ready"] = state["ready"] and not restart
                 self._coolify.update(f"/databases/{uuid}", changes)
+                state["password"] = changes.get("postgres_password", state.get("password"))
             if not (state["ready"] and _is_running(record)):
                 self._start(uuid, record, inputs, state)
             return self._outputs(uuid, state, self._existing(uuid))
         except (CoolifyError, Refused) as error:
-            raise Incomplete(uuid, state, str(error)) from error
+            # What was taken out of the arguments may still be in Coolify: kept here, it makes a difference for the next deploy.
+            raise Incomplete(uuid, before | state, str(error)) from error
 
     def _ensure_mount(self, uuid: str, inputs: Mapping[str, Any], state: State) -> None:
         """Makes sure that the data lies in the volume, before a start that would put it elsewhere."""
@@ -324,6 +344,31 @@ class Databases:
             f"The database {uuid} has no volume postgres-data-{uuid} in Coolify: it was not started, its data would be lost."
         )
 
+    def _ensure_variables(self, uuid: str, inputs: Mapping[str, Any], state: State) -> None:
+        """Creates, changes and removes the container's variables that are ours; `state` keeps what Coolify has got of them."""
+        wanted = inputs.get("environmentVariables", {})
+        ours: dict[str, str] = dict(state.get("environmentVariables", {}))
+        if not wanted and not ours:
+            return
+        path = f"/databases/{uuid}/envs"
+        there = {variable["key"]: variable for variable in self._coolify.get(path)}
+        for key in sorted(wanted.keys() | ours.keys()):
+            # The value is hidden unless the token has the ability read:sensitive.
+            if key in wanted and key in there and there[key].get("value", ours.get(key)) == wanted[key]:
+                continue
+            state["ready"] = False  # only a restart makes it true
+            if key in wanted:
+                send = self._coolify.update if key in there else self._coolify.create
+                send(path, {"key": key, "value": wanted[key]})
+                ours[key] = wanted[key]
+            else:
+                if key in there:
+                    self._coolify.delete(f"{path}/{there[key]['uuid']}")
+                del ours[key]
+            state["environmentVariables"] = dict(ours)
+        if not wanted:
+            del state["environmentVariables"]
+
     def _ensure_tags(self, uuid: str, inputs: Mapping[str, Any], before: State) -> None:
         if "tags" not in inputs and "tags" not in before:
             return
@@ -353,6 +398,9 @@ class Databases:
         for extra in ours[len(wanted) :]:
             self._coolify.delete(f"{path}/{extra}", delete_s3="false")
         state["backupUuids"] = ours[: len(wanted)]
+        # Coolify tells of the S3 storage by a number that nothing else names. Read now, it shows later whether another one is used.
+        numbers = {backup["uuid"]: _storage_number(backup) for backup in self._coolify.get(path)} if wanted else {}
+        state["backupStorages"] = [numbers.get(one, "") for one in state["backupUuids"]]
 
     def _start(self, uuid: str, record: dict[str, Any], inputs: Mapping[str, Any], state: State) -> None:
         """Starts or restarts, and waits. A new image that does not come up makes way for the one before."""
@@ -437,20 +485,24 @@ class Databases:
                     }
         raise Refused(f"The environment of the database {record['uuid']} is not among those that the token can see.")
 
-    def _observe_backups(self, uuid: str, uuids: list[str], given: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-        """Our schedules as they are in Coolify, with the arguments that were given for them."""
+    def _observe_backups(
+        self, uuid: str, state: Mapping[str, Any], given: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+        """Our schedules as they are in Coolify, with the arguments that were given for them; their uuids; their S3 storages."""
         there = {backup["uuid"]: backup for backup in self._coolify.get(f"/databases/{uuid}/backups")}
-        seen, ours = [], []
-        for one, arguments in zip(uuids, given, strict=False):
+        seen, ours, storages = [], [], []
+        known = dict(zip(state["backupUuids"], state["backupStorages"], strict=False))
+        for one, arguments in zip(state["backupUuids"], given, strict=False):
             if one in there:
-                fields = {
-                    argument: there[one].get(_BACKUP_FIELDS[argument][0]) for argument in arguments if argument in _BACKUP_FIELDS
-                }
-                # Coolify tells of the S3 storage by a number that nothing else names; that it is used at all can be seen.
-                kept = {"s3Storage": arguments["s3Storage"]} if "s3Storage" in arguments and there[one].get("save_s3") else {}
-                seen.append(fields | kept)
+                backup = there[one]
+                fields = {argument: backup.get(_BACKUP_FIELDS[argument][0]) for argument in arguments if argument in _BACKUP_FIELDS}
+                if number := _storage_number(backup):
+                    same = number == known.get(one) and "s3Storage" in arguments
+                    fields["s3Storage"] = arguments["s3Storage"] if same else f"number {number}"
+                seen.append(fields)
                 ours.append(one)
-        return seen, ours
+                storages.append(known.get(one, ""))
+        return seen, ours, storages
 
     def _outputs(self, uuid: str, state: State, record: dict[str, Any]) -> State:
         state = {**state, "status": record["status"]}
@@ -461,6 +513,10 @@ class Databases:
         if record.get("external_db_url"):
             state["externalUrl"] = record["external_db_url"]
         return state
+
+
+def _storage_number(backup: Mapping[str, Any]) -> str:
+    return str(backup["s3_storage_id"]) if backup.get("save_s3") and backup.get("s3_storage_id") else ""
 
 
 def _is_running(record: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from . import rules
 from .client import Coolify
 from .database import Databases, Incomplete, Log, Refused, State
 
-SECRETS = frozenset({"token", "postgresPassword", "password", "internalUrl", "externalUrl"})
+SECRETS = frozenset({"token", "postgresPassword", "environmentVariables", "password", "internalUrl", "externalUrl"})
 
 
 @dataclass(frozen=True)

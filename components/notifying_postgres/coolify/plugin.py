@@ -48,6 +48,7 @@ _OUTPUTS: dict[str, dict[str, tuple[str, str]]] = {
         "serverUuid": ("string", "The server's uuid."),
         "destinationUuid": ("string", "The destination's uuid."),
         "backupUuids": ("array", "The uuids of the scheduled backups, in the order of `backups`."),
+        "backupStorages": ("array", "The numbers by which Coolify's records name the S3 storages of `backups`."),
         "started": ("boolean", "Whether it was ever started."),
         "ready": ("boolean", "Whether it runs with these arguments."),
     },

@@ -23,7 +23,7 @@ class CoolifyDatabase(pulumi.CustomResource):
         """
         refuse_unknown("", args, [*CoolifyDatabaseArgs.__annotations__])
         outputs = ("status", "internalUrl", "externalUrl", "password", "volumeName", "serverUuid", "environmentUuid", "backupUuids")
-        properties = {**dict.fromkeys(outputs), **_properties(args, "token", "postgres_password")}
+        properties = {**dict.fromkeys(outputs), **_properties(args, "token", "postgres_password", "environment_variables")}
         secrets = pulumi.ResourceOptions(additional_secret_outputs=["internalUrl", "externalUrl", "password"])
         super().__init__("notifying-postgres:index:CoolifyDatabase", name, properties, pulumi.ResourceOptions.merge(opts, secrets))
 
@@ -71,6 +71,7 @@ def _properties(args: Mapping[str, Any], *secrets: str) -> dict[str, Any]:
     for name, value in args.items():
         if value is None:
             continue
+        # The names of variables among the secrets stay as they are.
         properties[camel_case(name)] = pulumi.Output.secret(value) if name in secrets else _renamed(value)
     return properties
 

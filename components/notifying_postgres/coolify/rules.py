@@ -18,8 +18,8 @@ PASSWORD_ARGUMENTS = [camel_case(name) for name in CoolifyPasswordArgs.__annotat
 
 _IGNORED = "Coolify stores it and never uses it: "
 REFUSED = {
-    "postgresInitdbArgs": f"{_IGNORED}set the variable POSTGRES_INITDB_ARGS in the dashboard before the first start",
-    "postgresHostAuthMethod": f"{_IGNORED}set the variable POSTGRES_HOST_AUTH_METHOD in the dashboard before the first start",
+    "postgresInitdbArgs": f"{_IGNORED}give environmentVariables a POSTGRES_INITDB_ARGS",
+    "postgresHostAuthMethod": f"{_IGNORED}give environmentVariables a POSTGRES_HOST_AUTH_METHOD",
     "isPublic": "give publicPort; Coolify silently ignores isPublic without a port",
     "instantDeploy": "the database is always started, and never before its mount has been checked",
 }
@@ -35,6 +35,11 @@ _SIZE = re.compile(r"0|[1-9][0-9]*[bkmgBKMG]?")
 _CPUS = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 _CPUSET = re.compile(r"[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*")
 _CRON = re.compile(r"@?(?:hourly|daily|weekly|monthly|yearly)|every_minute|(?:\S+ ){4}\S+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
+# What arrives in the container as it was given: Coolify escapes quotes and backslashes, resolves {{…}}, and Compose reads `$`.
+_VARIABLE_VALUE = re.compile(r"[^\x00-\x1f\x7f\"'\\$]*")
+# A variable that so much as mentions one of these makes Coolify leave out its own.
+_COOLIFYS_VARIABLES = ("POSTGRES_USER", "PGUSER", "POSTGRES_PASSWORD", "POSTGRES_DB")
 # Coolify's dumps run in a shell; it refuses names with the characters that a shell reads.
 _DATABASES = re.compile(r"[A-Za-z0-9_.-]+(?:,[A-Za-z0-9_.-]+)*")
 
@@ -65,6 +70,10 @@ def database_problems(inputs: Mapping[str, Any]) -> Iterator[Problem]:
         key.startswith("healthCheck") for key in set(inputs) - {"healthCheckEnabled"}
     ):
         yield "healthCheckEnabled", "the other healthCheck arguments have no meaning when it is false"
+    variables = inputs.get("environmentVariables")
+    for key, value in variables.items() if isinstance(variables, dict) else ():
+        if problem := _variable_problem(key, value):
+            yield f"environmentVariables.{key}", problem
     backups = inputs.get("backups")
     for index, backup in enumerate(backups if isinstance(backups, list) else []):
         if not isinstance(backup, dict):
@@ -76,6 +85,21 @@ def database_problems(inputs: Mapping[str, Any]) -> Iterator[Problem]:
             yield f"backups[{index}].frequency", "give a cron expression, or hourly, daily, weekly, monthly, yearly"
         if backup.get("allDatabases") is True and "databases" in backup:
             yield f"backups[{index}].databases", "leave it out, or allDatabases"
+
+
+def _variable_problem(key: str, value: Any) -> str | None:
+    """What is wrong with a variable of the container. Its value may be a secret and is not shown."""
+    if not _VARIABLE.fullmatch(key):
+        return "give a name of letters, digits and '_', the first no digit"
+    if key == "PGDATA":
+        return "the data must lie in the volume: see mountPath"
+    if not isinstance(value, str) or not _VARIABLE_VALUE.fullmatch(value) or "{{" in value:
+        return "give a string in one line without quotes, backslashes, '$' and '{{', which Coolify would change"
+    if any(own in f"{key}={value}" for own in _COOLIFYS_VARIABLES):
+        return (
+            f"Coolify leaves out its own variable where another mentions it: none may have {', '.join(_COOLIFYS_VARIABLES)} in it"
+        )
+    return None
 
 
 def password_problems(inputs: Mapping[str, Any]) -> Iterator[Problem]:
@@ -95,8 +119,8 @@ Rule = tuple[Callable[[Any], bool], str]
 def _check(inputs: Mapping[str, Any], rules: Mapping[str, Rule]) -> Iterator[Problem]:
     for key, (holds, allowed) in rules.items():
         if key in inputs and not holds(inputs[key]):
-            # Only a password is secret among them, and its value is not shown.
-            shown = "" if "assword" in key else f"{inputs[key]!r} is not allowed: "
+            # A secret's value is not shown.
+            shown = "" if "assword" in key or key == "environmentVariables" else f"{inputs[key]!r} is not allowed: "
             yield key, f"{shown}{allowed}"
 
 
@@ -141,6 +165,7 @@ _DATABASE_RULES: dict[str, Rule] = {
     "postgresDb": (_matches(_IDENTIFIER), "give letters, digits and '_', at most 63, the first no digit"),
     "postgresPassword": (_matches(_PASSWORD), "Coolify takes 1 to 128 letters, digits and !@#%^*()_+-=[]{}:,.?/~"),
     "postgresConf": (_is_conf, "give the text of a postgresql.conf, or leave it out"),
+    "environmentVariables": (lambda value: isinstance(value, dict) and len(value) > 0, "give names and values, or leave it out"),
     "publicPort": (_between(1024, 65535), "give a port from 1024 to 65535"),
     "publicPortTimeout": (_between(1, _BIG), "give a number of seconds"),
     "limitsMemory": _SIZE_RULE,
