@@ -49,9 +49,9 @@ test: ## Set up, lint, and run all tests; what is missing is an error, nothing i
 	@$(MAKE) lint
 	@$(ENV) && NOTHING_SKIPPED=1 pytest -n 2 --dist worksteal
 
-bench: ## Measure what the notifications cost
-	@toolchain/setup
-	@$(ENV) && python benchmarks/run.py
+bench: ## Measure what it all costs (10 minutes), into docs/benchmarks.md
+	@toolchain/setup --tests
+	@$(ENV) && python -m pip install --quiet --disable-pip-version-check -e '.[bench]' && python benchmarks/run.py
 
 clean: ## Remove .venv and the caches in this folder; run `make down` first
 	@test -z "$$(ls .pulumi-state/.pulumi/stacks/*/*.json 2>/dev/null)" || { echo "the dev stack is up: run 'make down' first" >&2; exit 1; }

@@ -1,8 +1,6 @@
 """What listening costs: from a change made to a change in the consumer's hands, beside bare loops over notices.
 
-    python benchmarks/listening.py
-
-Prints Markdown.  `run()` returns it, for benchmarks/run.py.
+python benchmarks/listening.py        (1 minute; prints Markdown)
 """
 
 from __future__ import annotations
@@ -11,13 +9,15 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import psycopg
+from measure import Comparison, Report, beside, percentile, say
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -54,8 +54,9 @@ async def verified(url: str) -> AsyncGenerator[Any, None]:
             yield event
 
 
+BARE = "psycopg `notifies()`"
 CLIENTS: dict[str, Client] = {
-    "psycopg `notifies()`": bare_psycopg,
+    BARE: bare_psycopg,
     "asyncpg `add_listener()`": bare_asyncpg,
     "`listen()`": listen,
     "`listen(verify=True)`": verified,
@@ -109,7 +110,7 @@ async def _latency(url: str, client: Client, listeners: int, rounds: int) -> tup
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return statistics.median(times), statistics.quantiles(times, n=100)[98], statistics.median(last)
+    return statistics.median(times), percentile(times, 99), statistics.median(last)
 
 
 async def _throughput(url: str, client: Client) -> float:
@@ -139,47 +140,77 @@ async def _throughput(url: str, client: Client) -> float:
     return CHANGES / elapsed
 
 
+async def _read_log(url: str, cursor: str) -> float:
+    """Milliseconds to connect, LISTEN, and fetch what the log has since the cursor."""
+    started = time.perf_counter()
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute("LISTEN schema_changed")
+        rows = await connection.execute("SELECT * FROM schema_notifications.changes_since(%s)", [cursor])
+        await rows.fetchall()
+        return (time.perf_counter() - started) * 1000
+
+
 async def _catch_up(url: str, cursor: str, missed: int) -> float:
-    """Milliseconds from starting to listen with a cursor to the last missed change; with none, to the next change."""
+    """Milliseconds from starting to listen with a cursor to the last missed change."""
     started = time.perf_counter()
     async with aclosing(listen(url, cursor=cursor)) as events:
-        if missed == 0:
-            taking = asyncio.ensure_future(anext(events))
-            async with await psycopg.AsyncConnection.connect(url, autocommit=True) as writer:
-                started = time.perf_counter()
-                await writer.execute("COMMENT ON SCHEMA public IS 'next'")
-            await taking
         for _ in range(missed):
             await anext(events)
         return (time.perf_counter() - started) * 1000
 
 
-async def _measure(cluster: Cluster) -> AsyncIterator[str]:
+async def _side_by_side(measure: Callable[[Client], Awaitable[tuple[float, ...]]], rounds: int) -> list[dict[str, Comparison]]:
+    """Measures the clients in turn; one comparison with the bare loop for each figure that `measure` returns."""
+    figures = [[await measure(client) for client in CLIENTS.values()] for _ in range(rounds)]
+    return [
+        beside({name: [row[place][which] for row in figures] for place, name in enumerate(CLIENTS)}, BARE)
+        for which in range(len(figures[0][0]))
+    ]
+
+
+async def _measure(cluster: Cluster, report: Report) -> None:
     url = cluster.create_database("bench")
     cluster.execute("ALTER DATABASE bench SET schema_notifications.retention_rows = 1000000")
-    yield "### From the change to the consumer"
-    yield ""
-    yield "Milliseconds from sending a DDL command to its arrival in the consumer; all consumers run in one Python process."
-    yield ""
-    yield "| client | 1 listener: p50 | p99 | 10: p50 | 100: p50 | last of 100 | 500: p50 | last of 500 | changes/s, 8 writers |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
-    for name, client in CLIENTS.items():
-        one = await _latency(url, client, 1, 300)
-        ten = await _latency(url, client, 10, 100)
-        hundred = await _latency(url, client, 100, 30)
-        crowd = await _latency(url, client, 500, 12)
-        rate = await _throughput(url, client)
-        yield (
-            f"| {name} | {one[0]:.2f} | {one[1]:.2f} | {ten[0]:.2f} | {hundred[0]:.1f} | {hundred[2]:.1f} "
-            f"| {crowd[0]:.0f} | {crowd[2]:.0f} | {rate:,.0f} |"
-        )
-    yield ""
-    yield "### Back after a while"
-    yield ""
-    yield "From the start of `listen(cursor=…)`, connecting included, to the last missed change in the consumer's hands."
-    yield ""
-    yield "| missed changes | ms |"
-    yield "|---:|---:|"
+
+    async def throughput(client: Client) -> tuple[float, ...]:
+        return (await _throughput(url, client),)
+
+    async def latency(listeners: int, commands: int, client: Client) -> tuple[float, ...]:
+        return await _latency(url, client, listeners, commands)
+
+    say("listening: one listener (30 s)")
+    median, tail, _ = await _side_by_side(partial(latency, 1, 300), 4)
+    (rate,) = await _side_by_side(throughput, 4)
+    report.section(
+        "A change in the consumer's hands",
+        "From sending a DDL command to its arrival in the consumer, beside a bare loop over psycopg's notices; and how many "
+        "changes one consumer takes while eight sessions make them.",
+        ["client", "p50 ms", "times", "p99 ms", "times", "changes/s", "times"],
+        [
+            [
+                name,
+                *(f"{median[name].value:.2f}", str(median[name]), f"{tail[name].value:.2f}", str(tail[name])),
+                *(f"{rate[name].value:,.0f}", str(rate[name])),
+            ]
+            for name in CLIENTS
+        ],
+    )
+
+    say("listening: 10 to 500 listeners (40 s)")
+    sizes = {10: (100, 4), 100: (30, 3), 500: (10, 2)}
+    last = {size: (await _side_by_side(partial(latency, size, count), rounds))[2] for size, (count, rounds) in sizes.items()}
+    report.section(
+        "Many consumers",
+        "The same, until the last consumer has it. All consumers run in one Python process.",
+        ["client", *(column for size in sizes for column in (f"{size}: ms", "times"))],
+        [
+            [name, *(cell for size in sizes for cell in (f"{last[size][name].value:.1f}", str(last[size][name])))]
+            for name in CLIENTS
+        ],
+    )
+
+    say("listening: catching up (20 s)")
+    rows = []
     for missed in (0, 1000, 100_000):
         with psycopg.connect(url, autocommit=True) as connection:
             ((cursor,),) = connection.execute("SELECT cursor FROM schema_notifications.changes_since()")
@@ -187,17 +218,28 @@ async def _measure(cluster: Cluster) -> AsyncIterator[str]:
                 connection.execute(
                     "DO $$ BEGIN FOR i IN 1..100 LOOP EXECUTE format('COMMENT ON SCHEMA public IS %L', i); END LOOP; END $$"
                 )
-        yield f"| {missed:,} | {statistics.median([await _catch_up(url, cursor, missed) for _ in range(3)]):,.0f} |"
+            connection.execute("COMMENT ON SCHEMA public IS 'the end'")
+        figures: dict[str, list[float]] = {"bare": [], "ours": []}
+        for _ in range(3):
+            figures["bare"].append(await _read_log(url, cursor))
+            figures["ours"].append(await _catch_up(url, cursor, missed + 1))
+        both = beside(figures, "bare")
+        rows.append([f"{missed:,}", f"{both['bare'].value:,.0f}", f"{both['ours'].value:,.0f}", str(both["ours"])])
+    report.section(
+        "Back after a while",
+        "From the start of `listen(cursor=…)`, connecting included, to the last missed change in the consumer's hands; with each "
+        "number there is one more, which marks the end. Beside connecting with psycopg, LISTEN, and fetching `changes_since(…)`.",
+        ["missed changes", "bare, ms", "`listen()`, ms", "times"],
+        rows,
+    )
 
 
-def run() -> str:
-    """Measure on a server of its own (fsync off: nothing here is about disks) and return Markdown."""
-
-    async def collect(cluster: Cluster) -> list[str]:
-        return [line async for line in _measure(cluster)]
-
+def run() -> Report:
+    """On a server of its own, with fsync off: nothing here is about disks."""
+    report = Report()
     with Cluster(settings={"max_connections": "600", "shared_buffers": "256MB"}) as cluster:
-        return "\n".join(asyncio.run(collect(cluster)))
+        asyncio.run(_measure(cluster, report))
+    return report
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ class Comparison:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.ratio:.2f} ({self.low:.2f}–{self.high:.2f})"
+        spread = f" ({self.low:.2f}–{self.high:.2f})" if self.low < self.high else ""
+        return f"{self.ratio:.2f}{spread}"
 
 
 @dataclass(frozen=True)

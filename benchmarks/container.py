@@ -1,6 +1,6 @@
 """What the image adds to its base: bytes, layers, and time to the first connection.
 
-python benchmarks/image.py        (1 minute; prints Markdown; needs Docker)
+python benchmarks/container.py        (1 minute; prints Markdown; needs Docker)
 """
 
 from __future__ import annotations
