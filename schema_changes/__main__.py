@@ -39,20 +39,27 @@ exit codes:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    if options.password_stdin:
-        options.password = sys.stdin.readline().rstrip("\r\n")
     # as Ctrl-C: everything is closed on the way out
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if options.password_stdin:
+            options.password = sys.stdin.readline().rstrip("\r\n")
         code: int = options.run(options)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
+        # all is closed: an impatient second one is not to change the exit code
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         return 0
     except BrokenPipeError:
         # what is still buffered has nowhere to go, and Python would complain about it at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # the cursor file, or a full disk behind stdout
+        print(f"schema-changes: {error}.", file=sys.stderr)
+        return SchemaChangesError.exit_code
     except SchemaChangesError as error:
         print(f"schema-changes: {error}", file=sys.stderr)
         return error.exit_code
@@ -98,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "when it fails, end with 1 and leave the cursor before the burst",
     )
     listen.add_argument(
-        "--quiet-ms", type=int, default=200, metavar="N", help="a burst ends after N ms without a change (default: 200)"
+        "--quiet-ms", type=_positive, default=200, metavar="N", help="a burst ends after N ms without a change (default: 200)"
     )
     listen.add_argument("--verify", action="store_true", help="believe the log only: a notice that a user forged does nothing")
     listen.add_argument(
@@ -113,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     history.add_argument("--json", action="store_true", help="one JSON object a line, on a terminal too")
     history.add_argument("--since", metavar="CURSOR", help="what came after this cursor (default: the last --limit changes)")
-    history.add_argument("--limit", type=int, default=50, metavar="N", help="at most the last N changes (default: 50)")
+    history.add_argument("--limit", type=_positive, default=50, metavar="N", help="at most the last N changes (default: 50)")
     _add_filters(history)
 
     status = command(
@@ -134,6 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--all-databases", action="store_true", help="check every database of the server")
     check.add_argument("--json", action="store_true", help="no words on stderr when all is well, only the JSON")
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number")
+    return int(text)
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
@@ -185,9 +198,12 @@ def _connection(options: argparse.Namespace, name: str | None = None) -> Iterato
 
     name: another database of the server.
     """
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.conninfo import make_conninfo
+
+    from .errors import keywords
 
     url, host, container = options.url, options.host, options.container
+    keywords(url)  # a word that is no connection string is told before anything else
     if options.stack is not None:
         url, host, container = _from_stack(options)
     elif name is not None:
@@ -201,8 +217,10 @@ def _connection(options: argparse.Namespace, name: str | None = None) -> Iterato
         return
     from .route import Route
 
-    port = int(conninfo_to_dict(url).get("port") or os.environ.get("PGPORT") or 5432)
-    with Route(container, host, options.ssh_option, port, options.timeout) as route:
+    port = str(keywords(url).get("port") or os.environ.get("PGPORT") or 5432)
+    if not port.isdecimal():
+        raise SchemaChangesError(f"A container has one port, a number, and {port!r} is none.")
+    with Route(container, host, options.ssh_option, int(port), options.timeout) as route:
         try:
             yield url, route
         except SchemaChangesError as error:
@@ -235,7 +253,7 @@ def _session(options: argparse.Namespace) -> Iterator[tuple[psycopg.Connection, 
     """One plain connection, and its database in words."""
     import psycopg
 
-    from .errors import connection_error, describe
+    from .errors import connection_error, describe, lost
 
     with _connection(options, _only_database(options)) as (url, route):
         where = describe(url)
@@ -247,7 +265,10 @@ def _session(options: argparse.Namespace) -> Iterator[tuple[psycopg.Connection, 
         except psycopg.OperationalError as error:
             raise connection_error(error, where) from error
         with contextlib.closing(connection):
-            yield connection, where
+            try:
+                yield connection, where
+            except psycopg.OperationalError as error:
+                raise lost(error, where) from error
 
 
 def _only_database(options: argparse.Namespace) -> str | None:

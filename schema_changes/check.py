@@ -25,6 +25,7 @@ from .errors import (
     Unhealthy,
     connection_error,
     describe,
+    lost,
 )
 from .event import CHANNEL, MalformedNotice, parse_notice
 
@@ -82,24 +83,27 @@ def check(conninfo: str = "", *, timeout: float = 10, **parameters: Any) -> Chec
     except psycopg.OperationalError as error:
         raise connection_error(error, where) from error
     with contextlib.closing(connection):
-        (facts,) = connection.execute(_FACTS)
-        database, server_version, standby, pid, version, may_see_status, disabled, schema, notify = facts
-        if version is None:
-            raise NotInstalled(
-                f"The extension schema_notifications is not installed in {where}: "
-                "connect as a superuser and run CREATE EXTENSION schema_notifications."
-            )
-        if standby:
-            raise CannotListen(f"Cannot listen to {where}: it is a standby, which carries no notices; use the primary.")
-        if schema is None:
-            raise NotPermitted(
-                f"Role {connection.info.user!r} may create a table in no schema of {where}: "
-                "grant it CREATE on one, or check as another role."
-            )
-        notices = _change_and_listen(connection, schema, pid, timeout, where)
-        problem = None
-        if may_see_status:
-            ((problem,),) = connection.execute("SELECT problem FROM schema_notifications.status()")
+        try:
+            (facts,) = connection.execute(_FACTS)
+            database, server_version, standby, pid, version, may_see_status, disabled, schema, notify = facts
+            if version is None:
+                raise NotInstalled(
+                    f"The extension schema_notifications is not installed in {where}: "
+                    "connect as a superuser and run CREATE EXTENSION schema_notifications."
+                )
+            if standby:
+                raise CannotListen(f"Cannot listen to {where}: it is a standby, which carries no notices; use the primary.")
+            if schema is None:
+                raise NotPermitted(
+                    f"Role {connection.info.user!r} may create a table in no schema of {where}: "
+                    "grant it CREATE on one, or check as another role."
+                )
+            notices = _change_and_listen(connection, schema, pid, timeout, where)
+            problem = None
+            if may_see_status:
+                ((problem,),) = connection.execute("SELECT problem FROM schema_notifications.status()")
+        except psycopg.OperationalError as error:
+            raise lost(error, where) from error
     if [notice["tag"] for notice in notices] == _TAGS and problem is None:
         elapsed = _milliseconds(started)
         return CheckResult(True, database, server_version, version, notices, elapsed)

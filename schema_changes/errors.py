@@ -15,7 +15,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 
 class SchemaChangesError(Exception):
-    """Base of all errors raised here; `exit_code` is what the command line ends with."""
+    """Base of all errors raised here, and itself raised for options that make no sense.
+
+    `exit_code` is what the command line ends with.
+    """
 
     exit_code: ClassVar[int] = 1
 
@@ -83,9 +86,31 @@ def connection_error(error: psycopg.Error, where: str) -> SchemaChangesError:
     return Unreachable(f"Cannot reach {where}: {reason}; see that it runs and that the address and port are right.")
 
 
+def lost(error: psycopg.Error, where: str) -> Unreachable:
+    """The error of this module for a connection to `where` that was open and failed."""
+    return Unreachable(f"Lost {where}: {first_line(error)}.")
+
+
+def first_line(error: psycopg.Error) -> str:
+    """What went wrong, without the full stop, and without the details that follow in lines of their own."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def keywords(conninfo: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The connection string taken apart, `parameters` first; `SchemaChangesError` when it is none."""
+    try:
+        return conninfo_to_dict(conninfo, **(parameters or {}))
+    except psycopg.ProgrammingError:
+        # what libpq says of it may quote the password
+        raise SchemaChangesError(
+            "The connection string cannot be read: write postgresql://user@host:port/database, with %XX for special characters, "
+            "or words such as host=db dbname=app."
+        ) from None
+
+
 def describe(conninfo: str, parameters: Mapping[str, Any] | None = None) -> str:
     """The server and database in words, without secrets."""
-    given = conninfo_to_dict(conninfo, **(parameters or {}))
+    given = keywords(conninfo, parameters)
 
     def value(keyword: str) -> str:
         if given.get(keyword) is not None:

@@ -42,6 +42,8 @@ from .errors import (
     Unreachable,
     connection_error,
     describe,
+    first_line,
+    lost,
 )
 from .event import CHANNEL, LOG_COLUMNS, MalformedNotice, Reset, SchemaChange, from_log_row, parse_notice
 from .route import Route
@@ -235,8 +237,8 @@ class _Feed:
 
         handled: the consumer is done with all that it took before, so that the store may say so.
         """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within):
+        try:
+            async with asyncio.timeout(within) as limit:
                 if handled:
                     await self._save()
                 while True:
@@ -254,7 +256,10 @@ class _Feed:
                         self.wake.set()
                     if not self.ready:
                         await self.filled.wait()
-        return None
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the store's: no reason to end as if all were told
+            return None
 
     async def _save(self) -> None:
         store = self._options.get("store")
@@ -299,10 +304,10 @@ class _Feed:
             except psycopg.errors.InsufficientPrivilege as error:
                 raise NotPermitted(f"Listening to {where} is not permitted: {error.diag.message_primary}.") from error
             except psycopg.OperationalError as error:
-                raise Unreachable(f"Lost {where}: {_first_line(error)}.") from error
+                raise lost(error, where) from error
             except psycopg.Error as error:
                 # gone with the extension, for one
-                raise NotInstalled(f"The log of {where} cannot be read: {_first_line(error)}.") from error
+                raise NotInstalled(f"The log of {where} cannot be read: {first_line(error)}.") from error
 
     async def _turn(self, connection: psycopg.AsyncConnection[Any]) -> None:
         """Read the log if there is cause, then wait: for the server, for the consumer, at most until the heartbeat."""
@@ -437,7 +442,7 @@ class _Feed:
             await self._inspect(connection, where, parameters)
         except psycopg.Error as error:
             await connection.close()
-            raise Unreachable(f"Lost {where}: {_first_line(error)}.") from error
+            raise lost(error, where) from error
         except BaseException:
             await connection.close()
             raise
@@ -495,10 +500,6 @@ class _Feed:
             return await cursor.fetchall() if cursor.description else []
         finally:
             cut.cancel()
-
-
-def _first_line(error: psycopg.Error) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _cut(connection: psycopg.AsyncConnection[Any]) -> None:

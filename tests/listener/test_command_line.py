@@ -75,6 +75,23 @@ def test_prints_json_when_piped_and_ends_quietly_with_the_cursor_saved(database:
         assert names(line(process)) == ["public.b"]
 
 
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_more_signals_while_it_ends_change_nothing(database: str, tmp_path: Path, ending: int) -> None:
+    with listening(database, "--cursor-file", tmp_path / "cursor") as process:
+        for _ in range(3):
+            process.send_signal(ending)
+            time.sleep(0.003)
+        assert (process.wait(10), *process.communicate()) == (0, "", "")
+
+
+def test_ctrl_c_while_it_waits_for_the_password_ends_it_quietly(database: str) -> None:
+    command = [*COMMAND, "check", "--password-stdin", database]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(10), *process.communicate()) == (0, "", "")
+
+
 def test_a_closed_pipe_ends_it_quietly(database: str) -> None:
     with listening(database) as process:
         execute(database, "CREATE TABLE a ()")
@@ -164,9 +181,57 @@ def test_errors_are_one_sentence_and_an_exit_code(cluster: Cluster, database: st
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["listen", "--cursor-file", "/nowhere/cursor"], "No such file or directory: '/nowhere/"),
+        (["listen", "--container", "db", "port=1,2"], "'1,2'"),
+        (["listen", "postgresql://app:secret%zz@db/app"], "The connection string cannot be read"),
+        (["history", "host=db password=not quoted secret"], "The connection string cannot be read"),
+        (["check", "postgresql://app:secret@[/app"], "The connection string cannot be read"),
+    ],
+)
+def test_what_is_given_wrongly_is_told_in_one_sentence_without_secrets(database: str, words: list[str], sentence: str) -> None:
+    done = run(*words, *([database] if "--cursor-file" in words else []))
+    assert done.returncode == 1
+    assert sentence in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr + done.stdout
+
+
+def test_a_connection_lost_while_the_log_is_asked_is_told(cluster: Cluster, database: str) -> None:
+    name = database.rpartition("/")[2]
+    end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = '{name}'"
+    with psycopg.connect(database) as connection:
+        connection.execute("LOCK TABLE schema_notifications.log IN ACCESS EXCLUSIVE MODE")
+        process = subprocess.Popen([*COMMAND, "history", database], stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 20
+        while not cluster.execute(end) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert stderr.startswith(f"schema-changes: Lost database '{name}'")
+    assert len(stderr.splitlines()) == 1
+
+
+def test_the_wheel_has_the_command_and_needs_no_pulumi(database: str, tmp_path: Path) -> None:
+    repository = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, repository], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    programs = tmp_path / "venv/bin"
+    subprocess.run([programs / "pip", "install", "-q", wheel], check=True)
+    installed = subprocess.run([programs / "pip", "list", "--format=json"], capture_output=True, check=True).stdout
+    assert "pulumi" not in {package["name"] for package in json.loads(installed)}
+    done = subprocess.run([programs / "schema-changes", "check", database], cwd=tmp_path, capture_output=True, check=True)
+    assert json.loads(done.stdout)["ok"] is True
+    assert list((tmp_path / "venv/lib").glob("python*/site-packages/schema_changes/py.typed"))
+
+
 def test_help_and_wrong_usage() -> None:
     assert "exit codes:" in run("--help").stdout
     for command in ("listen", "history", "status", "check"):
         assert "--stack" in run(command, "--help").stdout
     assert run("unknown").returncode == 2
+    assert run("history", "--limit", "0").returncode == 2
     assert run("listen", "--no-catch-up", "--since", "x").returncode == 1

@@ -359,6 +359,19 @@ async def test_the_table_keeps_a_cursor_for_each_name(database: str) -> None:
     assert str(TableCursorStore(database, "three").load()).startswith("1-")
 
 
+async def test_a_store_that_fails_is_told_whatever_its_error(database: str) -> None:
+    class Slow:
+        def load(self) -> None:
+            return None
+
+        def save(self, cursor: str) -> None:
+            raise TimeoutError(cursor)  # which asyncio's own timeouts raise too
+
+    async with aclosing(listen(database, store=Slow())) as events:
+        with pytest.raises(TimeoutError):
+            await anext(events)
+
+
 async def test_a_slow_consumer_gets_everything_and_does_not_hold_the_queue(database: str) -> None:
     async with (
         aclosing(listen(database, cursor=cursor_now(database))) as events,
