@@ -407,7 +407,7 @@ def run() -> Report:
     # As in a new container, but for the listeners' connections.
     settings = {"fsync": "on", "shared_buffers": "128MB", "max_connections": "1100"}
     with Cluster(settings=settings) as cluster, in_memory(cluster) as where:
-        report.lines += [f"PostgreSQL with the settings of a new container, fsync included. {where}.", ""]
+        report.paragraph(f"PostgreSQL with the settings of a new container, fsync included. {where}.")
         ((version,),) = cluster.execute("SHOW server_version")
         report.machine = [f"PostgreSQL {version}", f"{disk(cluster.folder):.2f} ms for the disk to keep a page (fdatasync)"]
         for part in (cost_of_a_pair, latency, one_transaction, listeners, writers, big_log):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -49,11 +50,16 @@ class Report:
     plots: dict[str, Mapping[str, Comparison]] = field(default_factory=dict)
     machine: list[str] = field(default_factory=list)
 
+    def paragraph(self, text: str) -> None:
+        self.lines += [*textwrap.wrap(text, 132, break_on_hyphens=False), ""]
+
     def section(self, title: str, text: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """A heading, a paragraph and a table, whose first column is on the left and the others on the right."""
         table = ["| " + " | ".join(row) + " |" for row in (header, *rows)]
         table.insert(1, "|---" + "|---:" * (len(header) - 1) + "|")
-        self.lines += [f"### {title}", "", text, "", *table, ""]
+        self.lines += [f"### {title}", ""]
+        self.paragraph(text)
+        self.lines += [*table, ""]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
