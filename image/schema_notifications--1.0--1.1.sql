@@ -1,6 +1,7 @@
 \echo Use "ALTER EXTENSION schema_notifications UPDATE" to load this file. \quit
 
--- 1.0 to 1.1: status() tells whether the notifications work; user_name respects SET ROLE. The triggers stay in place
+-- 1.0 to 1.1: status() tells whether the notifications work; user_name respects SET ROLE; partitions that
+-- are dropped with their table are told. The triggers stay in place
 -- throughout, so no change goes unnoticed, and the log keeps its rows.
 
 ALTER TABLE schema_notifications.log
@@ -8,6 +9,18 @@ ALTER TABLE schema_notifications.log
                                 ELSE current_setting('role')::name END;
 
 ALTER TABLE schema_notifications.state ADD fingerprint text;
+
+-- What the DDL command that fires sql_drop has dropped, likewise: what it named (original) and what depended on that
+-- (normal), without the inner parts of these, one of which is a view's rule. A partition is such a part, and yet a table.
+CREATE OR REPLACE VIEW schema_notifications.dropped AS
+    SELECT jsonb_agg(jsonb_build_object(
+               'action', 'dropped', 'kind', object_type, 'schema', schema_name, 'identity', object_identity)) AS objects
+      FROM pg_event_trigger_dropped_objects()
+     WHERE (original OR normal OR object_type IN ('table', 'foreign table'))
+       AND NOT is_temporary
+       AND NOT (schema_name IS NULL AND cardinality(address_names) > 1
+                AND (address_names[1] = 'pg_temp' OR object_type = 'rule' AND address_names[3] = '_RETURN'))
+    HAVING count(*) > 0;
 
 -- Warns that a step failed, and counts it.
 CREATE OR REPLACE FUNCTION schema_notifications.lose(tag text, step text, reason text) RETURNS void

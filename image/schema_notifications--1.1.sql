@@ -67,12 +67,12 @@ CREATE VIEW schema_notifications.created_or_altered AS
     HAVING count(*) > 0;
 
 -- What the DDL command that fires sql_drop has dropped, likewise: what it named (original) and what depended on that
--- (normal), without the inner parts of these, one of which is a view's rule.
+-- (normal), without the inner parts of these, one of which is a view's rule. A partition is such a part, and yet a table.
 CREATE VIEW schema_notifications.dropped AS
     SELECT jsonb_agg(jsonb_build_object(
                'action', 'dropped', 'kind', object_type, 'schema', schema_name, 'identity', object_identity)) AS objects
       FROM pg_event_trigger_dropped_objects()
-     WHERE (original OR normal)
+     WHERE (original OR normal OR object_type IN ('table', 'foreign table'))
        AND NOT is_temporary
        AND NOT (schema_name IS NULL AND cardinality(address_names) > 1
                 AND (address_names[1] = 'pg_temp' OR object_type = 'rule' AND address_names[3] = '_RETURN'))

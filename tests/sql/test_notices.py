@@ -274,6 +274,14 @@ def test_what_a_cascade_takes_along_is_there(database: Database) -> None:
     assert described(notice) == {"dropped schema s", "dropped table s.a", "dropped table s.b", "dropped view public.v"}
 
 
+def test_partitions_that_go_with_their_table_are_there(database: Database) -> None:
+    database.execute("CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE u ()")
+    database.execute("CREATE TABLE t1 PARTITION OF t FOR VALUES FROM (0) TO (9) PARTITION BY RANGE (id)")
+    database.execute("CREATE TABLE t11 PARTITION OF t1 FOR VALUES FROM (0) TO (5)")
+    (notice,) = database.notices_of("DROP TABLE t, u")
+    assert described(notice) == {f"dropped table public.{name}" for name in ("t", "t1", "t11", "u")}
+
+
 def test_what_belongs_to_one_create_is_in_one_notice(database: Database) -> None:
     (notice,) = database.notices_of("CREATE TABLE t (id serial PRIMARY KEY, parent int REFERENCES t)")
     assert {"created table public.t", "created sequence public.t_id_seq", "created index public.t_pkey"} <= described(notice)
@@ -311,6 +319,16 @@ def test_ddl_within_ddl_gives_a_notice_of_its_own(database: Database) -> None:
     database.execute("CREATE FUNCTION make() RETURNS int LANGUAGE plpgsql AS 'BEGIN CREATE TABLE inner_t (); RETURN 1; END'")
     notices = database.notices_of("CREATE TABLE outer_t AS SELECT make()")
     assert [n["objects"][0]["identity"] for n in notices] == ["public.inner_t", "public.outer_t"]
+
+
+def test_postgresql_hides_what_a_refresh_creates(database: Database) -> None:
+    """Not what it drops: docs/feed.md says so."""
+    database.execute(
+        "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN CREATE TABLE public.a (); DROP TABLE public.b; RETURN 1; END'"
+    )
+    database.execute("CREATE TABLE b (); CREATE MATERIALIZED VIEW mv AS SELECT f() AS id WITH NO DATA")
+    notices = database.notices_of("REFRESH MATERIALIZED VIEW mv")
+    assert [described(notice) for notice in notices] == [{"dropped table public.b"}, {"altered materialized view public.mv"}]
 
 
 QUIET = {
