@@ -107,8 +107,8 @@ def test_data_goes_when_the_stack_says_so(stack: Stack) -> None:
     assert not docker("images", "-q", f"{stack.name}:16")
 
 
-def edit_image(stack: Stack) -> None:
-    """Adds a line to the Dockerfile of a copy of the package, which the stack imports from now on."""
+def edit_image(stack: Stack) -> Path:
+    """Adds a line to the Dockerfile of a copy of the package, which the stack imports from now on. Returns the copy's folder."""
     copy = stack.home / "checkout"
     if not copy.exists():
         shutil.copytree(REPOSITORY / "components", copy / "components", ignore=shutil.ignore_patterns("__pycache__"))
@@ -116,6 +116,7 @@ def edit_image(stack: Stack) -> None:
     with (copy / "image" / "Dockerfile").open("a") as dockerfile:
         dockerfile.write(f"LABEL edited={stack.name}\n")
     stack.env["PYTHONPATH"] = str(copy / "components")
+    return copy
 
 
 def test_a_changed_image_is_built_once_and_replaces_the_containers_with_their_data(hosted: Stack) -> None:

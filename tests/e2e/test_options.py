@@ -2,11 +2,13 @@
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Stack, docker
+from harness import Sshd, Stack, docker, start_sshd, stop_sshd
+from test_deploy import edit_image
 
 PROGRAM = Path(__file__).parent / "options"
 
@@ -58,6 +60,35 @@ def test_protect_keeps_it_and_what_it_depends_on_comes_first_and_transforms_reac
     stack.destroy()
 
 
+def test_the_callers_provider_is_used(stack: Stack) -> None:
+    stack.config["options"] = {"provider": True}
+    steps = json.loads(stack.preview("--json"))["steps"]
+    providers = {
+        step["newState"]["provider"].split("::")[-2]
+        for step in steps
+        if step["newState"]["type"].startswith("command:") and "provider" in step["newState"]
+    }
+    assert providers == {"the-callers"}
+
+
+def test_several_instances_on_several_hosts_in_one_stack(stack: Stack, sshd: Sshd, tmp_path: Path) -> None:
+    another = start_sshd(tmp_path / "another")
+    try:
+        hosts = {
+            name: {"host": one.address, "host_key": one.host_key, "private_key_file": str(one.private_key_file)}
+            for name, one in {"there": sshd, "elsewhere": another}.items()
+        }
+        stack.config["others"] = {"here": {}, **hosts}
+        stack.up()
+        assert stack.outputs()["hosts"] == {"here": None, "there": sshd.address, "elsewhere": another.address}
+        for suffix in ("app", "here-app", "there-app", "elsewhere-app"):
+            assert stack.container(suffix)["State"]["Running"]
+        stack.up_changes_nothing()
+        stack.destroy()
+    finally:
+        stop_sshd(another)
+
+
 def test_another_stack_reads_the_urls_as_secrets(stack: Stack, tmp_path: Path) -> None:
     stack.up()
     reader = Stack(tmp_path / "reader", PROGRAM, "options")
@@ -72,20 +103,51 @@ def test_another_stack_reads_the_urls_as_secrets(stack: Stack, tmp_path: Path) -
         reader.remove()
 
 
-def test_an_existing_volume_is_adopted_with_its_data(stack: Stack) -> None:
+def test_a_database_that_exists_is_adopted_with_its_data(stack: Stack) -> None:
+    """A container that nobody's stack made: as the README has it, it goes and its volume stays."""
+    legacy, volume = f"{stack.name}-legacy", f"{stack.name}-legacy-volume"
+    settings = ("-e", "POSTGRES_USER=owner", "-e", "POSTGRES_DB=shop", "-e", "POSTGRES_PASSWORD=old one")
+    data = ("-e", "PGDATA=/var/lib/postgresql/data", "-v", f"{volume}:/var/lib/postgresql/data")
+    docker("run", "-d", "--name", legacy, *settings, *data, stack.config["baseImage"])
+    psql = ("psql", "-h", "127.0.0.1", "-U", "owner", "-d", "shop", "-Atc")
+    for _ in range(100):
+        if docker("exec", "-e", "PGPASSWORD=old one", legacy, *psql, "SELECT 1", check=False) == "1":
+            break
+        time.sleep(0.2)
+    docker("exec", "-e", "PGPASSWORD=old one", legacy, *psql, "CREATE TABLE kept AS SELECT 42 AS answer")
+
+    # Under the same name as before, so that whoever uses it finds it.
+    adopted = {"container_name": legacy, "volume_name": volume, "user": "owner", "database_name": "shop", "password": "new one"}
+    stack.config["databases"] = {"app": adopted}
+    docker("stop", "-t", "60", legacy)
+    docker("rm", legacy)
     stack.up()
-    stack.sql("CREATE TABLE kept AS SELECT 42 AS answer")
+
+    assert docker("exec", "-e", "PGPASSWORD=new one", legacy, *psql, "SELECT answer FROM kept") == "42"
+    stack.up_changes_nothing()
     stack.destroy()
+    assert docker("volume", "ls", "-q", "--filter", f"name={volume}") == volume
 
-    # Another container runs on it. PostgreSQL would not notice, and two servers would destroy the data.
-    other = docker("run", "-d", "-v", f"{stack.name}-app-data:/data", "--entrypoint", "sleep", stack.config["baseImage"], "600")
-    adopter = f"{stack.name}-adopter"
-    stack.config |= {"name": adopter, "databases": {"other": {"volume_name": f"{stack.name}-app-data", "database_name": "app"}}}
-    assert "two servers on one volume destroy its data" in stack.up(fails=True)
-    docker("rm", "-fv", other)
 
-    stack.up()
-    container = f"{adopter}-other"
-    found = docker("exec", "-u", "postgres", container, "psql", "-d", "app", "-Atc", "SELECT answer FROM kept")
-    assert found == "42"
-    assert planned(stack) == {}
+def test_a_failure_shows_the_last_lines_of_the_containers_log(stack: Stack) -> None:
+    volume = f"{stack.name}-of-another-version"
+    write = ("sh", stack.config["baseImage"], "-c", "echo 9.6 >/data/PG_VERSION; touch /data/postgresql.conf")
+    docker("run", "--rm", "-v", f"{volume}:/data", "--entrypoint", *write)
+    stack.config["databases"] = {"app": {"volume_name": volume}}
+    said = stack.up(fails=True)
+    assert "The database did not come up. The last lines of its log:" in said
+    assert "initialized by PostgreSQL version 9.6, which is not compatible with this version" in said
+
+
+def test_long_steps_say_what_they_do(stack: Stack) -> None:
+    copy = edit_image(stack)
+    # Starts late, as one that recovers does.
+    with (copy / "image" / "Dockerfile").open("a") as dockerfile:
+        dockerfile.write('ENTRYPOINT ["sh", "-c", "sleep 7; exec docker-entrypoint.sh \\"$@\\"", "sh"]\nCMD ["postgres"]\n')
+    said = stack.up()
+    for step in (
+        f"Building {stack.name}:16 from {stack.config['baseImage']}",
+        f"Verifying {stack.name}:16",
+        "waiting for PostgreSQL to start, 5 of at most 60 s",
+    ):
+        assert step in said

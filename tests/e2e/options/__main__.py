@@ -1,10 +1,10 @@
-"""One NotifyingPostgres with the options that the stack's configuration names; or what another stack's outputs say."""
+"""Instances of NotifyingPostgres as the stack's configuration has them, with its options; or what another stack's outputs say."""
 
 from typing import Any
 
 import pulumi
-from notifying_postgres import NotifyingPostgres, NotifyingPostgresArgs
-from pulumi_command import local
+import pulumi_command as command
+from notifying_postgres import NotifyingPostgres
 
 config = pulumi.Config()
 
@@ -23,8 +23,9 @@ def options() -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(
         aliases=[pulumi.Alias(name=name) for name in named.get("aliases", [])],
         protect=named.get("protect"),
-        depends_on=[local.Command("before", create="true")] if "after" in named else None,
+        depends_on=[command.local.Command("before", create="true")] if "after" in named else None,
         transforms=[label] if "label" in named else None,
+        providers=[command.Provider("the-callers")] if "provider" in named else None,
     )
 
 
@@ -32,10 +33,15 @@ if config.get("reads"):
     urls = pulumi.StackReference(config.require("reads")).require_output("urls")
     pulumi.export("url", urls.apply(lambda by_key: by_key["app"]))
 else:
-    args: NotifyingPostgresArgs = {
+    args: Any = {
         "databases": config.require_object("databases"),
         "image": config.require("image"),
         "base_image": config.require("baseImage"),
     }
-    postgres = NotifyingPostgres(config.require("name"), args, options())
-    pulumi.export("urls", postgres.urls)
+    name = config.require("name")
+    first = NotifyingPostgres(name, args, options())
+    # More instances, each with what it has other than the first.
+    others: dict[str, Any] = config.get_object("others") or {}
+    instances = {suffix: NotifyingPostgres(f"{name}-{suffix}", args | more) for suffix, more in others.items()}
+    pulumi.export("urls", first.urls)
+    pulumi.export("hosts", {suffix: one.databases["app"]["host"] for suffix, one in instances.items()})
