@@ -58,6 +58,12 @@ if docker ps -a --format '{{.Image}}' | grep -q %(prefix)s; then
   exit 0
 fi
 docker image rm %(reference)s >/dev/null 2>&1 || true
+# Coolify removes the container of a database that it stops: the image is all that tells of it.
+if docker images --format '{{.Repository}}' | grep -q %(prefix)s; then
+  echo "The registry $name stays: stopped databases may need what 'docker images' lists as 127.0.0.1:%(port)d/…" >&2
+  echo "Where none does: docker rm -f $name && docker volume rm $name" >&2
+  exit 0
+fi
 docker rm -f "$name" >/dev/null 2>&1 || true
 docker volume rm "$name" >/dev/null 2>&1 || true
 """

@@ -89,6 +89,7 @@ def network() -> Iterator[str]:
 def fake(network: str, tmp_path: Path) -> Iterator[FakeCoolify]:
     with FakeCoolify(tmp_path, network) as server:
         yield server
+    assert server.undocumented == [], "every request is one that Coolify documents"
 
 
 @pytest.fixture

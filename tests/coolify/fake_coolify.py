@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
+from documented_requests import problems
+
 Json = dict[str, Any]
 
 CREATE_FIELDS = {
@@ -123,6 +125,7 @@ class FakeCoolify:
     """The server; use as a context manager.
 
     :ivar requests: every request as (method, path, body).
+    :ivar undocumented: what of them Coolify's OpenAPI file does not have.
     :ivar commands: every line that ran on the host.
     :ivar without_engine: whether to only note the commands and to report every start as a success.
     """
@@ -139,6 +142,7 @@ class FakeCoolify:
         self.ignore_mounts = False
         self.without_engine = False
         self.requests: list[tuple[str, str, Json]] = []
+        self.undocumented: list[str] = []
         self.commands: list[str] = []
         self.errors: list[str] = []
         self.answer_first: list[Refusal] = []
@@ -601,6 +605,7 @@ class FakeCoolify:
                 length = int(self.headers.get("Content-Length") or 0)
                 text = self.rfile.read(length)
                 body: Json | None = json.loads(text) if text and text != b"null" else None
+                fake.undocumented += problems(self.command, path, set(query), body or {})
                 fake.requests.append((self.command, self.path.removeprefix("/api/v1"), body or {}))
                 headers: dict[str, str] = {}
                 token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")

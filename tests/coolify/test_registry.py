@@ -6,6 +6,7 @@ import shlex
 import shutil
 import socket
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -104,6 +105,31 @@ def test_it_stays_for_containers_that_use_its_images(registry: Registry) -> None
         assert docker("inspect", "--format", "{{.State.Running}}", registry.container) == "true"
     finally:
         docker("rm", container)
+
+
+def test_it_stays_for_the_images_of_other_stacks(registry: Registry) -> None:
+    """Their database may be stopped, and Coolify removes the container of what it stops."""
+    other = f"127.0.0.1:{registry.port}/coolify-test-other:16-{uuid.uuid4().hex[:12]}"
+    docker("tag", registry.image_id, other)
+    try:
+        remove = registry_scripts(registry.image, registry.image_id, registry.port, registry.registry_image)[1]
+        done = subprocess.run(["sh"], input=remove, capture_output=True, text=True, check=True)
+        assert "stopped databases may need" in done.stderr
+        assert docker("inspect", "--format", "{{.State.Running}}", registry.container) == "true"
+        assert registry.push(registry.image_id) == registry.reference
+    finally:
+        docker("image", "rm", other)
+
+
+def test_it_comes_back_when_its_process_ends(registry: Registry) -> None:
+    """As after a reboot: nobody has to deploy before Coolify can pull."""
+    process = docker("inspect", "--format", "{{.State.Pid}}", registry.container)
+    docker("run", "--rm", "--pid", "host", "--entrypoint", "kill", registry.image_id, "-9", process)
+    deadline = time.monotonic() + 20
+    while docker("inspect", "--format", "{{.State.Running}} {{.RestartCount}}", registry.container) != "true 1":
+        assert time.monotonic() < deadline, "it stayed down"
+        time.sleep(0.1)
+    shell(f"for try in $(seq 50); do docker pull -q {registry.reference} && exit; sleep 0.2; done; exit 1")
 
 
 @pytest.mark.parametrize("state", ["running", "stopped", "unused"])

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from documented_requests import problems as undocumented
 from fake_coolify import mount_by_expression
 from hypothesis import given
 from hypothesis import strategies as st
@@ -120,3 +121,24 @@ def test_an_images_other_registry_is_left_behind() -> None:
 def test_health_checks_that_are_off_have_no_settings() -> None:
     assert "healthCheckEnabled" in problems(healthCheckEnabled=False, healthCheckInterval=5)
     assert problems(healthCheckEnabled=False) == {}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "body", "problem"),
+    [
+        ("GET", "/databases/u", {"colour"}, {}, "colour is not documented"),
+        ("PUT", "/databases/u", set(), {}, "PUT /databases/u is not documented"),
+        ("PATCH", "/databases/u", set(), {"limits_cpus": 2}, "limits_cpus is no string"),
+        ("PATCH", "/databases/u", set(), {"public_port": True}, "public_port is no integer"),
+        ("PATCH", "/databases/u", set(), {"image": None}, "image is null"),
+        ("PATCH", "/databases/u", set(), {"colour": "red"}, "colour is not documented"),
+        ("POST", "/databases/u/backups", set(), {"enabled": True}, "frequency is missing"),
+        ("DELETE", "/databases/u", {"delete_volumes"}, {}, None),
+        ("PATCH", "/databases/u", set(), {"public_port": None, "is_public": False}, None),
+    ],
+)
+def test_requests_that_coolify_does_not_document_are_found(
+    method: str, path: str, query: set[str], body: dict[str, Any], problem: str | None
+) -> None:
+    found = undocumented(method, path, query, body)
+    assert found == [] if problem is None else problem in " ".join(found)
