@@ -1,24 +1,47 @@
 """The component in a stack outside the checkout, installed from the wheel."""
 
+import email
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 from harness import REPOSITORY, Sshd, Stack, docker
 
 
 def install(folder: Path) -> Path:
-    """Makes the wheel, and a virtual environment that has it and what it asks for. Returns the environment's programs."""
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, REPOSITORY], check=True)
-    (wheel,) = folder.glob("*.whl")
+    """Makes the sdist, the wheel from it, and a virtual environment that has it and what it asks for. Returns its programs."""
     subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
     programs = folder / "venv" / "bin"
+    backend = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["build-system"]["requires"]
+    subprocess.run([programs / "pip", "install", "-q", *backend], check=True)
+    subprocess.run([programs / "hatchling", "build", "--target", "sdist", "--directory", folder], cwd=REPOSITORY, check=True)
+    (sdist,) = folder.glob("*.tar.gz")
+    subprocess.run([programs / "pip", "wheel", "-q", "--no-deps", "-w", folder, sdist], check=True)
+    (wheel,) = folder.glob("*.whl")
+    check_wheel(wheel)
     # The versions that the tests run with, or a newer SDK could ask for a newer plugin than is here.
     pins = ["pulumi==3.272.0", "pulumi-command==1.2.1", "pulumi-docker==5.1.0"]
     subprocess.run([programs / "pip", "install", "-q", f"{wheel}[pulumi]", *pins], check=True)
     return programs
+
+
+def check_wheel(wheel: Path) -> None:
+    """It is typed, licensed, has the whole build context, and asks for psycopg alone unless asked for more."""
+    with zipfile.ZipFile(wheel) as content:
+        names = set(content.namelist())
+        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+        described = email.message_from_bytes(content.read(metadata))
+    context = {f"notifying_postgres/build_context/{file.name}" for file in (REPOSITORY / "image").iterdir()}
+    assert context | {"notifying_postgres/py.typed", "schema_changes/py.typed"} <= names
+    assert {name.partition("/")[0] for name in names} == {"notifying_postgres", "schema_changes", metadata.partition("/")[0]}
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+    needs = described.get_all("Requires-Dist", [])
+    assert [need.partition("<")[0].partition(">")[0] for need in needs if "extra ==" not in need] == ["psycopg[binary]"]
+    assert "pulumi" in described.get_all("Provides-Extra", [])
 
 
 def test_another_stack_has_it_from_the_wheel(tmp_path: Path, sshd: Sshd) -> None:

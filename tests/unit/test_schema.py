@@ -1,5 +1,6 @@
 """The schema by which stacks in every language know the package, and the documents that say the same."""
 
+import importlib.metadata
 import json
 import re
 import subprocess
@@ -53,7 +54,7 @@ def test_every_reference_leads_somewhere(package: Any) -> None:
 def test_secrets_are_marked_and_nothing_else_is(package: Any) -> None:
     secrets = {path for path, one in everything(package) if one.get("secret")}
     assert {path.rpartition(".")[2] for path in secrets} == {
-        "password", "postgresPassword", "token", "coolifyToken", "urls", "internalUrl", "externalUrl",
+        "password", "postgresPassword", "environmentVariables", "token", "coolifyToken", "urls", "internalUrl", "externalUrl",
     }  # fmt: skip
     assert {"DatabaseArgs.properties.password", "NotifyingPostgres.properties.urls", "CoolifyArgs.properties.token"} <= secrets
     unmarked = {path.rpartition(".")[2] for path, one in everything(package) if not one.get("secret")}
@@ -116,4 +117,6 @@ def test_the_api_page_is_up_to_date() -> None:
 
 
 def test_the_version_is_in_one_place() -> None:
-    assert f'version = "{VERSION}"' in (REPOSITORY / "pyproject.toml").read_text()
+    assert 'path = "components/notifying_postgres/coolify/plugin.py"' in (REPOSITORY / "pyproject.toml").read_text()
+    assert importlib.metadata.version(PACKAGE) == VERSION
+    assert f"## {VERSION}\n" in (REPOSITORY / "CHANGELOG.md").read_text()
