@@ -38,7 +38,7 @@ def draw(plots: Mapping[str, Figures], pair_aim: Aim, file: Path) -> None:
         figure = Figure(figsize=(11, 6), layout="constrained")
         (pair, usual), (latency, crowd) = figure.subplots(2, 2)
 
-        for axes, name, title in ((pair, "pair", "a one-column table"), (usual, "pair, usual table", "a usual table")):
+        for axes, name, title in ((pair, "one column", "a one-column table"), (usual, "a usual table", "a usual table")):
             bars(axes, plots[name], in_ratios=True)
             axes.axvline(pair_aim.limit, color="#d93025", linestyle=":", linewidth=1)
             axes.set_title(f"CREATE and DROP of {title}: times bare DDL")
