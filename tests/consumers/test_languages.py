@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from harness import REPOSITORY, Stack, docker
 from notifying_postgres.errors import camel_case
+from test_other_stack import install
 
 BASE_IMAGE = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "postgres:16-alpine")
 Start = Callable[[Path, str], Stack]
@@ -98,3 +100,23 @@ def test_a_stack_in_another_language_makes_what_a_python_one_makes(start: Start,
     for one in (stack, native):
         one.destroy()
         assert docker("ps", "-aq", "--filter", f"name=^{one.name}") == ""
+
+
+def test_an_installed_plugin_has_all_that_a_deploy_needs(start: Start, tmp_path: Path) -> None:
+    """The build context and the check come from where the plugin was installed, and run in its environment."""
+    (tmp_path / "wheel").mkdir()
+    programs = install(tmp_path / "wheel")
+    stack = start(REPOSITORY / "examples" / "yaml-stack", "yaml-stack")
+    project = stack.program / "Pulumi.yaml"
+    project.write_text(project.read_text().replace(str(REPOSITORY / "components"), str(programs)))
+    # The checkout's own environment is out of sight; the stand-ins for the plugins are not.
+    path = [folder for folder in stack.env["PATH"].split(":") if Path(folder) != Path(sys.prefix) / "bin"]
+    stack.env["PATH"] = ":".join(path)
+    stack.config = {"image": f"{stack.name}:16", "baseImage": BASE_IMAGE, "eventsPassword": "its password"}
+    stack.up()
+
+    assert stack.outputs()["databases"]["orders"]["check"]["ok"] is True
+    (launcher,) = (stack.home / ".notifying-postgres").glob("python-*")
+    assert f"exec {programs}/python" in launcher.read_text()
+    stack.up_changes_nothing()
+    stack.destroy()
