@@ -70,6 +70,7 @@ class Cluster:
         self.settings = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self.folder),
+            "dynamic_shared_memory_type": "mmap",  # in the data folder: what kill() leaves goes with it
             "fsync": "off",
             "max_connections": "100",
             "shared_buffers": "64MB",
