@@ -359,9 +359,10 @@ def provision_in_coolify(
         pulumi.ResourceOptions(parent=parent, depends_on=[pushed, *after], ignore_changes=["postgresPassword"]),
     )
 
-    # The container keeps its name, which is the database's uuid; the image makes this run again for a new container.
+    # The container keeps its name, which is the database's uuid; a new image or a restart makes all this run again.
     container = pulumi.Output.all(made.id, reference).apply(lambda both: both[0])
-    server = _Server(resource, database, password, host, parent, container=container, container_name=made.id, why=reference)
+    why = pulumi.Output.all(reference, made.starts).apply(lambda both: f"{both[0]}, start {both[1]}")
+    server = _Server(resource, database, password, host, parent, container=container, container_name=made.id, why=why)
     converge = server.converge(after=made)
     access: dict[str, Any] = {key: value for key, value in settings.items() if key in ("url", "token")}
     recorded = CoolifyPassword(

@@ -1,5 +1,6 @@
 """NotifyingPostgres with a database in Coolify: the project's own program over SSH, with the real CLI."""
 
+import re
 from typing import Any
 
 from fake_coolify import FakeCoolify, docker
@@ -23,8 +24,18 @@ def test_a_database_in_coolify_from_config_to_notice(fake: FakeCoolify, sshd: Ss
     assert not any(path.endswith("/storages") for path in patched), "the registry's port leads Coolify to the right mount"
     stack.up("--expect-no-changes")
 
+    # Restarted through the API by what a deploy changes: converge and check run again.
+    orders["coolify"]["limitsMemory"] = "512m"
+    assert re.search("orders-check .*updat", stack.up())
+
     # Another password: PostgreSQL has it before Coolify's record does, and no restart is needed.
+    # A deploy that breaks off between the two is mended by the next.
     orders["password"] = "second"
+    fake.abilities.remove("write")
+    assert "ability 'write'" in stack.up(fails=True)
+    connect(uuid, "second", "orders").close()
+    assert fake.databases[uuid].fields["postgres_password"] == "first"
+    fake.abilities.add("write")
     stack.up()
     assert fake.databases[uuid].fields["postgres_password"] == "second"
     with connect(uuid, "second", "orders") as connection:

@@ -173,6 +173,7 @@ class Databases:
             "backupUuids": [],
             "backupStorages": [],
             "started": False,
+            "starts": 0,
             "ready": False,
         }
         state.pop("environmentVariables", None)  # Coolify has none of them yet
@@ -272,6 +273,7 @@ class Databases:
             "backupStorages": storages,
             # Of an adopted database nobody knows whether it ran: then its mount is not touched.
             "started": state.get("started", True),
+            "starts": state.get("starts", 0),
             "ready": state.get("ready", True) and running,
         }
         if record.get("postgres_password"):
@@ -406,6 +408,7 @@ class Databases:
         """Starts or restarts, and waits. A new image that does not come up makes way for the one before."""
         running = _is_running(record)
         state["started"] = True
+        state["starts"] = state.get("starts", 0) + 1
         self._coolify.act(f"/databases/{uuid}/{'restart' if running else 'start'}")
         self._log(f"Coolify {'restarts' if running else 'starts'} the database {uuid}.")
         try:

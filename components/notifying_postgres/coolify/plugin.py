@@ -50,6 +50,7 @@ _OUTPUTS: dict[str, dict[str, tuple[str, str]]] = {
         "backupUuids": ("array", "The uuids of the scheduled backups, in the order of `backups`."),
         "backupStorages": ("array", "The numbers by which Coolify's records name the S3 storages of `backups`."),
         "started": ("boolean", "Whether it was ever started."),
+        "starts": ("integer", "How often a deploy had Coolify start or restart it."),
         "ready": ("boolean", "Whether it runs with these arguments."),
     },
     "CoolifyPassword": {},

@@ -22,7 +22,17 @@ class CoolifyDatabase(pulumi.CustomResource):
         :param name: the resource's name, and the database's in Coolify unless the arguments give one.
         """
         refuse_unknown("", args, [*CoolifyDatabaseArgs.__annotations__])
-        outputs = ("status", "internalUrl", "externalUrl", "password", "volumeName", "serverUuid", "environmentUuid", "backupUuids")
+        outputs = (
+            "status",
+            "internalUrl",
+            "externalUrl",
+            "password",
+            "volumeName",
+            "serverUuid",
+            "environmentUuid",
+            "backupUuids",
+            "starts",
+        )
         properties = {**dict.fromkeys(outputs), **_properties(args, "token", "postgres_password", "environment_variables")}
         secrets = pulumi.ResourceOptions(additional_secret_outputs=["internalUrl", "externalUrl", "password"])
         super().__init__("notifying-postgres:index:CoolifyDatabase", name, properties, pulumi.ResourceOptions.merge(opts, secrets))
@@ -46,6 +56,11 @@ class CoolifyDatabase(pulumi.CustomResource):
     def password(self) -> pulumi.Output[str]:
         """The superuser's password in Coolify's record (secret)."""
         return cast(pulumi.Output[str], pulumi.get(self, "password"))
+
+    @property
+    def starts(self) -> pulumi.Output[int]:
+        """How often a deploy had Coolify start or restart it. What must be done again after a restart depends on it."""
+        return cast(pulumi.Output[int], pulumi.get(self, "starts"))
 
     @property
     def volume_name(self) -> pulumi.Output[str]:
