@@ -41,7 +41,7 @@ lint: ## Check style, types and shell scripts
 	@toolchain/setup
 	@$(ENV) && ruff check --quiet . && ruff format --quiet --check .
 	@$(ENV) && mypy --no-error-summary -p notifying_postgres -p schema_changes && for code in __main__.py components/__main__.py \
-	  toolchain benchmarks examples/other-stack tests/*/; do MYPYPATH=tests:tests/e2e mypy --no-error-summary "$$code"; done
+	  toolchain benchmarks examples/other-stack tests/*/; do MYPYPATH=tests:tests/e2e:tests/coolify mypy --no-error-summary "$$code"; done
 	@$(ENV) && shellcheck $(SHELL_SCRIPTS)
 
 test: ## Set up, lint, and run all tests; what is missing is an error, nothing is skipped

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_coolify import FakeCoolify
 from harness import Stack
 from notifying_postgres.component import NotifyingPostgresArgs
+from notifying_postgres.coolify import CoolifyArgs
 from notifying_postgres.database import DatabaseArgs
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVxhN0aWcGcRKD4xrK1mPGs5lYvW0pJ7dEmTfYkkXyL"
@@ -21,6 +23,34 @@ DATABASE = {
     "container_name": "a-container",
     "volume_name": "a-volume",
     "retain_data": False,
+}
+COOLIFY = {
+    "project": "shop",
+    "environment": "production",
+    "server": "localhost",
+    "destination": "coolify",
+    "description": "orders",
+    "postgres_conf": "work_mem = '8MB'",
+    "environment_variables": {"TZ": "UTC"},
+    "public_port": 15432,
+    "public_port_timeout": 60,
+    "limits_memory": "512m",
+    "limits_memory_swap": "1g",
+    "limits_memory_swappiness": 10,
+    "limits_memory_reservation": "64m",
+    "limits_cpus": "1.5",
+    "limits_cpuset": "0-1",
+    "limits_cpu_shares": 512,
+    "health_check_enabled": True,
+    "health_check_interval": 5,
+    "health_check_timeout": 4,
+    "health_check_retries": 3,
+    "health_check_start_period": 2,
+    "tags": ["shop", "orders"],
+    "backups": [{"frequency": "0 3 * * *"}],
+    "mount_path": "/var/lib/postgresql/data",
+    "delete_volumes": False,
+    "start_timeout": 100,
 }
 ARGS = {
     "host": "ssh://root@127.0.0.1:2222",
@@ -58,16 +88,20 @@ def planned(stack: Stack, form: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("way", ["plain", "output", "secret", "late"])
-def test_every_argument_means_the_same_in_both_forms(consumer: Stack, way: str) -> None:
+def test_every_argument_means_the_same_in_both_forms(consumer: Stack, way: str, tmp_path: Path) -> None:
     args = ARGS | {"private_key_file": str(consumer.home / "id_ed25519")}
-    databases = {"app": DATABASE, "empty": {}, "port": {"port": "127.0.0.1:5434"}}
+    managed: dict[str, Any] = {"database_name": "orders", "user": "owner", "password": "a-password", "retain_data": False}
+    databases = {"app": DATABASE, "empty": {}, "port": {"port": "127.0.0.1:5434"}, "managed": managed}
     if way == "plain":
         databases["number"] = {"port": 5435}  # a program without types may give a number; on the wire it is a float
     assert args.keys() | {"databases"} == NotifyingPostgresArgs.__annotations__.keys()
     assert DATABASE.keys() | {"coolify"} == DatabaseArgs.__annotations__.keys()
+    assert COOLIFY.keys() | {"url", "token"} == CoolifyArgs.__annotations__.keys()
     consumer.config = {"way": way, "args": {**args, "databases": databases}}
 
-    native, packaged = planned(consumer, "native"), planned(consumer, "packaged")
+    with FakeCoolify(tmp_path, "bridge") as fake:  # a preview asks it whether the server is there
+        managed["coolify"] = COOLIFY | {"url": fake.url, "token": fake.token}
+        native, packaged = planned(consumer, "native"), planned(consumer, "packaged")
 
     assert len(native) > 15
     assert packaged.keys() == native.keys()

@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 import pulumi
 from google.protobuf import any_pb2, empty_pb2, struct_pb2
-from pulumi.provider.experimental.analyzer import Analyzer, ComponentDefinition, PropertyDefinition
+from pulumi.provider.experimental.analyzer import Analyzer, ComponentDefinition, PropertyDefinition, PropertyType
 from pulumi.provider.experimental.component import ComponentProvider
 from pulumi.provider.experimental.property_value import Computed, PropertyValue
 from pulumi.provider.experimental.schema import ComplexType, Property
@@ -94,7 +94,12 @@ class Components(ComponentProvider):
             raise pulumi.InputPropertyError(property_path, "give the settings by name; only a single setting may be an output")
         for key in sorted(inputs.keys() - properties.keys()):
             raise pulumi.InputPropertyError(prefix + key, f"not an argument; there are {', '.join(sorted(properties))}")
-        return super().map_input_properties(inputs, properties, mapping, component_name, property_path)
+        # The SDK makes integers of the wire's floats, but not of one that is an output.
+        integers = {key for key, one in properties.items() if one.type == PropertyType.INTEGER}
+        late = {key for key in integers & inputs.keys() if isinstance(inputs[key], pulumi.Output)}
+        known = {key: value for key, value in inputs.items() if key not in late}
+        mapped = super().map_input_properties(known, properties, mapping, component_name, property_path)
+        return {**mapped, **{mapping[key]: inputs[key].apply(int) for key in late}}
 
     def get_state(self, instance: pulumi.ComponentResource, component_def: ComponentDefinition) -> dict[str, Any]:
         state = super().get_state(instance, component_def)
@@ -263,7 +268,8 @@ def _from_engine(properties: Any) -> tuple[dict[str, Any], set[str]]:
 
 def _plain(value: PropertyValue) -> Any:
     content = value.value
-    if isinstance(content, Computed):
+    # PropertyValue reads only one of the two ways in which the engine says that it does not know yet (SDK 3.272).
+    if isinstance(content, Computed) or content == UNKNOWN:
         return _NOT_KNOWN
     if isinstance(content, float) and content.is_integer():
         return int(content)  # the protocol knows no integers
