@@ -136,18 +136,18 @@ def test_a_changed_image_is_built_once_and_replaces_the_containers_with_their_da
     hosted.up_changes_nothing()
 
 
-def test_a_failing_check_fails_the_deploy_and_the_next_one_mends_it(hosted: Stack) -> None:
-    hosted.up()
+def test_a_failing_check_fails_the_deploy_and_the_next_one_mends_it(stack: Stack) -> None:
+    stack.up()
     trigger = "ALTER EVENT TRIGGER schema_notifications_ddl_command_end"
-    hosted.sql(f"{trigger} DISABLE")
-    hosted.config["databases"]["app"] = {"password": "a change, so that the check runs"}
-    said = hosted.up(fails=True)
+    stack.sql(f"{trigger} DISABLE")
+    stack.config["databases"]["app"] = {"password": "a change, so that the check runs"}
+    said = stack.up(fails=True)
     assert "disabled" in said
 
     # The password is the new one already, and the outputs are still the old ones: inside the container none is asked for.
-    docker("exec", "-u", "postgres", f"{hosted.name}-app", "psql", "-d", "app", "-c", f"{trigger} ENABLE ALWAYS")
-    hosted.up()
-    hosted.up_changes_nothing()
+    docker("exec", "-u", "postgres", f"{stack.name}-app", "psql", "-d", "app", "-c", f"{trigger} ENABLE ALWAYS")
+    stack.up()
+    stack.up_changes_nothing()
 
 
 def test_a_container_that_someone_removed_comes_back_with_its_data(stack: Stack) -> None:

@@ -322,7 +322,7 @@ def test_ddl_within_ddl_gives_a_notice_of_its_own(database: Database) -> None:
 
 
 def test_postgresql_hides_what_a_refresh_creates(database: Database) -> None:
-    """Not what it drops: docs/feed.md says so."""
+    """Not what it drops: the README says so."""
     database.execute(
         "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'BEGIN CREATE TABLE public.a (); DROP TABLE public.b; RETURN 1; END'"
     )
@@ -441,7 +441,7 @@ def test_drops_after_an_extension_in_one_transaction_are_told(database: Database
     assert described(notices[1]) == {"dropped table column public.t.x", "altered table public.t"}
 
 
-# The tags for which PostgreSQL fires no event trigger, with a command for each; docs/feed.md tells what to do instead.
+# The tags for which PostgreSQL fires no event trigger, with a command for each; the README tells what to do instead.
 NEVER_FIRES = [
     {"CREATE DATABASE": "CREATE DATABASE {name}_x", "ALTER DATABASE": "ALTER DATABASE {name}_x SET work_mem = '4MB'",
      "COMMENT": "COMMENT ON DATABASE {name}_x IS 'x'", "GRANT": "GRANT CONNECT ON DATABASE {name}_x TO alice",
