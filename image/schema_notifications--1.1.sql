@@ -142,7 +142,6 @@ BEGIN
         IF pg_catalog.octet_length(payload) OPERATOR(pg_catalog.>) 7999 THEN
             payload := schema_notifications.truncated(payload);
         END IF;
-        payload := pg_catalog.pg_notify('schema_changed', payload);     -- an assignment is faster than PERFORM
 
         IF pg_catalog.mod(log_id, 512) OPERATOR(pg_catalog.=) 0 THEN
             PERFORM schema_notifications.prune(log_id);
@@ -154,7 +153,12 @@ BEGIN
         EXCEPTION WHEN OTHERS THEN
             RAISE WARNING 'schema change "%" was neither logged nor announced: %', tg_tag, sqlerrm;
         END;
+        RETURN;
     END;
+
+    -- Out here, because each block with an EXCEPTION that sends a notice keeps 8 kB until the transaction ends. A payload of
+    -- this size cannot fail. (An assignment is faster than PERFORM.)
+    payload := pg_catalog.pg_notify('schema_changed', payload);
 END
 $$;
 
@@ -335,6 +339,11 @@ BEGIN
     first_kept := newest_id - schema_notifications.configured('retention_rows', '100000')::bigint + 1;
     -- With REPEATABLE READ and above, a row that another pruner has changed would be a serialization failure.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RETURN;
+    END IF;
+    -- Mostly the oldest row is to be kept, and there is nothing to do.
+    IF (SELECT txid >= running OR changed_at >= oldest_kept AND id >= first_kept
+          FROM schema_notifications.log ORDER BY txid, id LIMIT 1) THEN
         RETURN;
     END IF;
     PERFORM FROM schema_notifications.state FOR UPDATE SKIP LOCKED;
