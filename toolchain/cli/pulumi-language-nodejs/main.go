@@ -4,137 +4,44 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"net"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
-	"syscall"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/protobuf/proto"
+
+	"notifying-postgres/toolchain/cli/languagehost"
 
 	"github.com/pulumi/pulumi/pkg/v3/codegen/nodejs"
 	"github.com/pulumi/pulumi/pkg/v3/codegen/schema"
 	"github.com/pulumi/pulumi/sdk/v3/go/common/resource/plugin"
-	"github.com/pulumi/pulumi/sdk/v3/go/common/util/rpcutil"
 	pulumirpc "github.com/pulumi/pulumi/sdk/v3/proto/go"
 )
 
 func main() {
-	if err := serve(); err != nil {
-		fmt.Fprintln(os.Stderr, "pulumi-language-nodejs:", err)
-		os.Exit(1)
-	}
-}
-
-// serve starts the host that runs programs, and answers the engine until the engine ends this process.
-func serve() error {
-	runtime.LockOSThread() // the host ends with the thread that started it
-	self, err := os.Executable()
+	path, err := languagehost.Beside("nodejs", "pulumi-language-nodejs")
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	runner := exec.Command(filepath.Join(filepath.Dir(self), "nodejs", "pulumi-language-nodejs"), os.Args[1:]...)
-	runner.Stderr = os.Stderr
-	runner.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	stdout, err := runner.StdoutPipe()
+	old, err := languagehost.Start(path, os.Args[1:]...)
 	if err != nil {
-		return err
+		log.Fatal(err)
 	}
-	if err := runner.Start(); err != nil {
-		return err
-	}
-	var port int
-	if _, err := fmt.Fscanln(stdout, &port); err != nil {
-		return fmt.Errorf("%s tells no port: %w", runner.Path, err)
-	}
-	go func() { _, _ = io.Copy(os.Stdout, stdout) }()
-
-	connection, err := grpc.NewClient(fmt.Sprintf("127.0.0.1:%d", port),
-		grpc.WithTransportCredentials(insecure.NewCredentials()), rpcutil.GrpcChannelOptions(),
-		grpc.WithDefaultCallOptions(grpc.ForceCodec(unread{})))
-	if err != nil {
-		return err
-	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	server := grpc.NewServer(grpc.ForceServerCodec(unread{}), grpc.MaxRecvMsgSize(1<<30),
-		grpc.UnknownServiceHandler(func(_ any, stream grpc.ServerStream) error { return answer(stream, connection) }))
-	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
-	return server.Serve(listener)
-}
-
-// A message as it came over the wire.
-type message []byte
-
-// unread is the codec that leaves messages as they are.
-type unread struct{}
-
-func (unread) Name() string                       { return "proto" }
-func (unread) Marshal(v any) ([]byte, error)      { return *v.(*message), nil }
-func (unread) Unmarshal(data []byte, v any) error { *v.(*message) = bytes.Clone(data); return nil }
-
-// answer answers one call: each has one request, and one response or several.
-func answer(stream grpc.ServerStream, runner *grpc.ClientConn) error {
-	method, _ := grpc.MethodFromServerStream(stream)
-	var request message
-	if err := stream.RecvMsg(&request); err != nil {
-		return err
-	}
-	switch method {
-	case pulumirpc.LanguageRuntime_GeneratePackage_FullMethodName:
-		return reply(stream, request, &pulumirpc.GeneratePackageRequest{}, generatePackage)
-	case pulumirpc.LanguageRuntime_Link_FullMethodName:
-		return reply(stream, request, &pulumirpc.LinkRequest{}, link)
-	}
-	forward, err := runner.NewStream(stream.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(forward.SendMsg(&request), forward.CloseSend()); err != nil {
-		return err
-	}
-	for {
-		var response message
-		if err := forward.RecvMsg(&response); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
+	languagehost.Serve(func(stream grpc.ServerStream, method string, request languagehost.Message) error {
+		switch method {
+		case pulumirpc.LanguageRuntime_GeneratePackage_FullMethodName:
+			return languagehost.Reply(stream, request, &pulumirpc.GeneratePackageRequest{}, generatePackage)
+		case pulumirpc.LanguageRuntime_Link_FullMethodName:
+			return languagehost.Reply(stream, request, &pulumirpc.LinkRequest{}, link)
 		}
-		if err := stream.SendMsg(&response); err != nil {
-			return err
-		}
-	}
-}
-
-// reply answers a call with what a function makes of its request.
-func reply[Request, Response proto.Message](
-	stream grpc.ServerStream, wire message, request Request, function func(context.Context, Request) (Response, error),
-) error {
-	if err := proto.Unmarshal(wire, request); err != nil {
-		return err
-	}
-	response, err := function(stream.Context(), request)
-	if err != nil {
-		return err
-	}
-	marshalled, err := proto.Marshal(response)
-	if err != nil {
-		return err
-	}
-	return stream.SendMsg((*message)(&marshalled))
+		return languagehost.Forward(stream, method, request, old)
+	})
 }
 
 // The generator makes "../utilities" of filepath.Rel("types", ""), which was "../." before Go 1.26 and is ".." since: it comes
