@@ -258,7 +258,8 @@ def _session(options: argparse.Namespace) -> Iterator[tuple[psycopg.Connection, 
     with _connection(options, _only_database(options)) as (url, route):
         where = describe(url)
         try:
-            parameters: dict[str, Any] = {"connect_timeout": max(2, round(options.timeout)), "application_name": "schema-changes"}
+            parameters: dict[str, Any] = {"connect_timeout": max(2, round(options.timeout))}
+            parameters["fallback_application_name"] = "schema-changes"
             if route is not None:
                 parameters |= route.parameters
             connection = psycopg.connect(url, autocommit=True, **parameters)

@@ -77,7 +77,7 @@ def check(conninfo: str = "", *, timeout: float = 10, **parameters: Any) -> Chec
     started = time.perf_counter()
     where = describe(conninfo, parameters)
     parameters.setdefault("connect_timeout", max(2, round(timeout)))
-    parameters.setdefault("application_name", "schema_changes check")
+    parameters.setdefault("fallback_application_name", "schema_changes check")
     try:
         connection = psycopg.connect(conninfo, autocommit=True, **parameters)
     except psycopg.OperationalError as error:

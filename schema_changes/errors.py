@@ -109,7 +109,7 @@ def keywords(conninfo: str, parameters: Mapping[str, Any] | None = None) -> dict
 
 
 def describe(conninfo: str, parameters: Mapping[str, Any] | None = None) -> str:
-    """The server and database in words, without secrets."""
+    """The server and database in words, without secrets; of a service by its name, as its file is libpq's to read."""
     given = keywords(conninfo, parameters)
 
     def value(keyword: str) -> str:
@@ -117,8 +117,12 @@ def describe(conninfo: str, parameters: Mapping[str, Any] | None = None) -> str:
             return str(given[keyword])
         return os.environ.get({"dbname": "PGDATABASE"}.get(keyword, "PG" + keyword.upper()), "")
 
+    service = value("service")
+    if service and not given.get("host"):
+        name = given.get("dbname")
+        return f"{f'database {name!r}' if name else 'the database'} of service {service!r}"
     user = value("user")
     database = value("dbname") or user
-    host = value("host") or "the local socket"
+    host = value("host") or value("hostaddr") or "the local socket"
     port = "" if host.startswith("/") or not value("port") else ":" + value("port")
     return f"{f'database {database!r}' if database else 'the default database'} on {host}{port} as {user or 'you'}"

@@ -104,6 +104,31 @@ def test_a_closed_pipe_ends_it_quietly(database: str) -> None:
         assert process.stderr.read() == ""
 
 
+@pytest.mark.parametrize("way", ["variables", "service file"])
+def test_connects_by_the_usual_variables_and_by_a_service_file(
+    cluster: Cluster, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    name = database.rpartition("/")[2]
+    services = tmp_path / "services"
+    place = {"host": "127.0.0.1", "port": str(cluster.port), "user": "postgres", "dbname": name}
+    if way == "variables":
+        for variable, value in zip(("PGHOST", "PGPORT", "PGUSER", "PGDATABASE"), place.values(), strict=True):
+            monkeypatch.setenv(variable, value)
+    else:
+        services.write_text("[shop]\n" + "".join(f"{keyword}={value}\n" for keyword, value in place.items()))
+        monkeypatch.setenv("PGSERVICEFILE", str(services))
+        monkeypatch.setenv("PGSERVICE", "shop")
+    with listening() as process:
+        execute(database, "CREATE TABLE a ()")
+        assert names(line(process)) == ["public.a"]
+    assert names(json.loads(run("history").stdout)) == ["public.a"]
+    assert json.loads(run("check").stdout)["database"] == name
+    assert run("status").returncode == 0
+    if way == "service file":
+        services.write_text("[shop]\nhost=127.0.0.1\nport=1\n")
+        assert "Cannot reach the database of service 'shop': " in run("listen").stderr
+
+
 def test_a_terminal_gets_words_in_colour_and_no_control_sequences_of_others(database: str) -> None:
     ours, theirs = pty.openpty()
     with listening(database, stdout=theirs) as process:
