@@ -280,8 +280,7 @@ class _Feed:
                 if self._sessions == 0:
                     raise
                 attempts = 1 if time.monotonic() - started > longest else attempts + 1
-                # "full jitter": listeners that lost one server do not come back all at once
-                delay = random.uniform(first / 2, min(longest, first * 2 ** min(attempts, 30)))  # noqa: S311
+                delay = _delay(attempts, first, longest)
                 _log.warning("%s  Trying again in %.1f s.", error, delay)
                 await asyncio.sleep(delay)
 
@@ -426,7 +425,8 @@ class _Feed:
 
     async def _connect(self, where: str) -> psycopg.AsyncConnection[Any]:
         """A session that can hear notices and, when catching up, may read the log."""
-        parameters: dict[str, Any] = {"connect_timeout": max(2, round(self._heartbeat)), "application_name": "schema_changes"}
+        parameters: dict[str, Any] = {"connect_timeout": max(2, round(self._heartbeat))}
+        parameters["fallback_application_name"] = "schema_changes"
         # for what happens between heartbeats while the consumer is busy
         parameters |= {"keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3}
         given = psycopg.conninfo.conninfo_to_dict(self._conninfo)
@@ -506,6 +506,15 @@ def _cut(connection: psycopg.AsyncConnection[Any]) -> None:
     if not connection.closed:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as twin:
             twin.shutdown(socket.SHUT_RDWR)
+
+
+def _delay(attempt: int, first: float, longest: float) -> float:
+    """Seconds before attempt number `attempt`, from 1 on; random, so that listeners of one server do not come back all at once.
+
+    "Full jitter" between half of `first` and `first` doubled with each attempt, at most `longest`:
+    https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    return random.uniform(min(first, longest) / 2, min(longest, first * 2 ** min(attempt - 1, 30)))  # noqa: S311
 
 
 def _matches(value: str, patterns: Collection[str]) -> bool:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from schema_changes.cursor import Position
 from schema_changes.event import ChangedObject, MalformedNotice, SchemaChange, parse_notice
-from schema_changes.listener import _Feed
+from schema_changes.listener import _delay, _Feed
 
 text = st.text(max_size=20)
 json_values = st.recursive(
@@ -130,6 +130,17 @@ def test_a_position_shows_what_its_snapshot_shows(xmin: int, width: int, running
     assert position.is_readable
     # the definition of pg_visible_in_snapshot()
     assert position.shows(txid) == (txid < xmax and txid not in inside)
+
+
+@given(st.integers(1, 1000), st.floats(0.001, 60), st.floats(0.001, 600))
+def test_the_wait_before_reconnecting_is_bounded_and_jittered(attempt: int, first: float, longest: float) -> None:
+    waits = [_delay(attempt, first, longest) for _ in range(10)]
+    assert min(first, longest) / 2 <= min(waits) < max(waits) <= min(longest, first * 2.0 ** (attempt - 1))
+
+
+def test_the_wait_before_reconnecting_grows_and_has_no_last_attempt() -> None:
+    assert max(_delay(10, 0.1, 600) for _ in range(100)) > 1
+    assert _delay(10**9, 0.1, 600) <= 600
 
 
 def notice(number: int, txid: int) -> psycopg.Notify:

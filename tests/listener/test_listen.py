@@ -466,8 +466,8 @@ async def test_refuses_a_role_without_rights_and_serves_it_without_catching_up(c
         assert identities(await take(queue, 1)) == ["public.u"]
 
 
-async def test_refuses_a_standby() -> None:
-    with Cluster() as primary:
+async def test_refuses_a_standby_and_resets_when_it_takes_over() -> None:
+    with Cluster() as primary, Proxy(primary.port) as proxy:
         primary.create_database("app")
         standby = Cluster()
         subprocess.run(  # noqa: ASYNC221
@@ -476,8 +476,20 @@ async def test_refuses_a_standby() -> None:
             user=standby.user,
             cwd="/",
         )
-        with standby, pytest.raises(CannotListen, match="standby"):
-            await start(standby.url("app"))
+        with standby:
+            with pytest.raises(CannotListen, match="standby"):
+                await start(standby.url("app"))
+            async with listening(primary.url("app", port=proxy.port), backoff=(0.05, 0.2)) as queue:
+                execute(primary.url("app"), "CREATE TABLE perhaps_lost ()")
+                await take(queue, 1)
+                primary.kill()
+                proxy.target = standby.port
+                standby.execute("SELECT pg_promote()")
+                (reset,) = await take(queue, 1)
+                assert isinstance(reset, Reset)
+                assert "timeline" in reset.reason
+                execute(standby.url("app"), "CREATE TABLE after ()")
+                assert identities(await take(queue, 1)) == ["public.after"]
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
@@ -514,6 +526,24 @@ async def test_a_half_open_connection_is_found_within_seconds(
         proxy.thaw()
         assert identities(await take(queue, 1, 5)) == ["public.missed"]
         await nothing_more(queue)
+
+
+async def test_waits_between_attempts_while_the_server_is_away(
+    cluster: Cluster, database: str, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(database.replace(str(cluster.port), str(proxy.port)), backoff=(0.01, 0.04)) as queue:
+        proxy.target = 1
+        proxy.cut()
+        waits: list[float] = []
+        async with asyncio.timeout(10):
+            while len(waits) < 10:
+                await asyncio.sleep(0.01)
+                waits = [record.args[1] for record in caplog.records if "Trying again" in record.msg]  # type: ignore[index,misc]
+        assert 0.005 <= min(waits) <= max(waits) <= 0.04
+        assert len(set(waits)) == len(waits)
+        proxy.target = cluster.port
+        execute(database, "CREATE TABLE t ()")
+        assert identities(await take(queue, 1)) == ["public.t"]
 
 
 async def test_without_catching_up_a_lost_connection_is_told_by_a_reset(cluster: Cluster, database: str, proxy: Proxy) -> None:
