@@ -13,6 +13,10 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.target = target
+        self.accepted = 0
+        """Connections so far."""
+        self.held = 0
+        """Pieces of data so far that met a freeze."""
         self._flowing = threading.Event()
         self._flowing.set()
         self._sockets: set[socket.socket] = set()
@@ -38,11 +42,13 @@ class Proxy:
         """What was held back goes on its way."""
         self._flowing.set()
 
-    def cut(self) -> None:
-        """Close every connection, on both sides, whatever is under way."""
-        for one in list(self._sockets):
+    def cut(self) -> int:
+        """Close every connection, on both sides, whatever is under way; returns how many ends there were."""
+        ends = list(self._sockets)
+        for one in ends:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+        return len(ends)
 
     def _accept(self) -> None:
         while True:
@@ -50,6 +56,7 @@ class Proxy:
                 client, _ = self._server.accept()
             except OSError:
                 return  # closed
+            self.accepted += 1
             try:
                 server = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
@@ -62,7 +69,9 @@ class Proxy:
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         try:
             while data := source.recv(65536):
-                self._flowing.wait()
+                if not self._flowing.is_set():
+                    self.held += 1
+                    self._flowing.wait()
                 sink.sendall(data)
         except OSError:
             pass  # the other direction ended it

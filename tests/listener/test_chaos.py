@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -21,7 +20,9 @@ from proxy import Proxy
 from tests.postgres import Cluster
 
 WRITERS = 8
-SECONDS = 14
+CHANGES = 2000
+SECONDS = 6  # of chaos, besides the time that each event takes
+TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'schema_changes'"
 
 # Stores each event and its cursor in one write, so that a kill leaves either both or none: a consumer that is exact.
 CONSUMER = """
@@ -45,6 +46,18 @@ with open(path, "ab+") as file:
             "cursor": event.cursor, "id": event.id, "names": [item.identity for item in event.objects], "tag": event.tag}
         os.write(file.fileno(), json.dumps(line).encode() + b"\\n")
 """
+
+
+def eventually(condition: Callable[[], object], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def eventually_more(count: Callable[[], int]) -> None:
+    before = count()
+    eventually(lambda: count() > before)
 
 
 @pytest.fixture
@@ -98,7 +111,7 @@ class Writer(threading.Thread):
         except psycopg.OperationalError:
             self.unknown.append(names)
             raise
-        time.sleep(self.random.random() * 0.04)
+        time.sleep(self.random.random() * 0.02)
 
 
 def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, tmp_path: Path) -> None:
@@ -109,6 +122,7 @@ def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, 
     journal = tmp_path / "journal"
     journal.write_text(json.dumps({"cursor": cursor}) + "\n")
     happened: Counter[str] = Counter()
+    places: set[int] = set()
     stop = threading.Event()
     writers = [Writer(url, number, stop) for number in range(WRITERS)]
 
@@ -121,13 +135,12 @@ def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, 
         listener = start_listener()
         for writer in writers:
             writer.start()
-        events = ["kill server", "restart server", "terminate", "cut", "freeze", "kill listener"]
+        events = ["kill server", "restart server", "terminate", "cut", "stall", "freeze", "kill listener"]
         # each at least twice, in random order
         plan = events * 2 + chance.choices(["terminate", "cut", "kill listener"], k=8)
         chance.shuffle(plan)
         for event in plan:
             time.sleep(chance.random() * 2 * SECONDS / len(plan))
-            happened[event] += 1
             match event:
                 case "kill server":
                     own_cluster.kill()
@@ -136,33 +149,36 @@ def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, 
                     own_cluster.stop()
                     own_cluster.start()
                 case "terminate":
-                    own_cluster.execute(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'schema_changes'"
-                    )
+                    eventually(lambda: (True,) in own_cluster.execute(TERMINATE))
                 case "cut":
-                    proxy.cut()
-                case "freeze":
+                    eventually(proxy.cut)
+                case "stall" | "freeze":
                     proxy.freeze()
-                    time.sleep(1.5)
+                    eventually_more(lambda: proxy.held)
+                    if event == "stall":
+                        time.sleep(0.5)
+                    else:  # until the listener finds the connection half-open and makes another
+                        eventually_more(lambda: proxy.accepted)
                     proxy.thaw()
                 case "kill listener":
                     assert listener.poll() is None, listener.communicate()[1].decode()
                     listener.send_signal(signal.SIGKILL)
                     listener.communicate()
+                    assert listener.returncode == -signal.SIGKILL
+                    places.add(journal.read_bytes().count(b"\n"))
                     time.sleep(chance.random() * 0.5)
                     listener = start_listener()
+            happened[event] += 1
+        eventually(lambda: sum(len(writer.committed) for writer in writers) >= CHANGES)
         stop.set()
         for writer in writers:
             writer.join(30)
             assert writer.error is None
         # A last change, so that there is an end to wait for.
         own_cluster.execute("CREATE TABLE public.the_end ()", "app")
-        deadline = time.monotonic() + 30
-        while b"public.the_end" not in journal.read_bytes():
-            assert listener.poll() is None, listener.communicate()[1].decode()
-            assert time.monotonic() < deadline, "the listener did not catch up"
-            time.sleep(0.05)
+        eventually(lambda: listener.poll() is not None or b"public.the_end" in journal.read_bytes())
         time.sleep(0.5)
+        assert listener.poll() is None, listener.communicate()[1].decode()
         listener.send_signal(signal.SIGKILL)
         listener.communicate()
 
@@ -178,10 +194,16 @@ def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, 
     )
     assert isinstance(there, list)
     assert set(delivered) == set(there)
+    # and it was no easy ride
+    assert len(committed) > CHANGES
+    assert len(writers) == 8
+    assert all(writer.committed for writer in writers)
     assert all(happened[event] >= 2 for event in events)
-    assert len(delivered) > 1000
+    log = own_cluster.log.read_text()
+    assert log.count("was not properly shut down") == happened["kill server"]
+    assert log.count("database system was shut down at") == happened["restart server"] + 1
+    assert len(places) > 2
     print(
         f"{len(delivered)} changes, {dict(happened)}, {sum(len(writer.unknown) for writer in writers)} unanswered commits",
         file=sys.stderr,
     )
-    assert os.path.getsize(journal) > 0
