@@ -1,4 +1,4 @@
-// A stack in TypeScript, after `pulumi package add ../../components/pulumi-resource-notifying-postgres`.
+// A stack in TypeScript, after `pulumi package add ../../components`.
 import * as pulumi from '@pulumi/pulumi'
 import { NotifyingPostgres } from '@pulumi/notifying-postgres'
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from harness import REPOSITORY, Stack, docker
 from notifying_postgres.errors import camel_case
-from test_other_stack import install
+from test_other_stack import PINS, install
 
 BASE_IMAGE = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "postgres:16-alpine")
 Start = Callable[[Path, str], Stack]
@@ -30,7 +30,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         stack = Stack(folder / "stack", folder / "program", project)
         stacks.append(stack)
         for file in (folder / "program").iterdir():
-            text = re.sub(r"(\.\./)+components", str(REPOSITORY / "components"), file.read_text())
+            text = re.sub(r"path: (\.\./)+", f"path: {REPOSITORY}/", file.read_text())
             file.write_text(re.sub(r"\bshop\b", stack.name, text))
         stack.init()
         return stack
@@ -61,17 +61,26 @@ def spelt(value: Any) -> Any:
     return [spelt(item) for item in value] if isinstance(value, list) else value
 
 
-def add_package(stack: Stack) -> None:
-    """What a user of TypeScript does first: an SDK is made from the plugin's schema, and installed with the program's packages."""
-    plugin = REPOSITORY / "components" / "pulumi-resource-notifying-postgres"
-    cache = {"npm_config_cache": str(Path.home() / ".npm")}
-    for command in (["pulumi", "package", "add", str(plugin)], ["npx", "tsc", "--noEmit"]):
-        done = subprocess.run(command, cwd=stack.program, env=stack.env | cache, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+def add_package(stack: Stack, folder: Path) -> None:
+    """What a user does first: the engine installs what the plugin needs beside it, and makes an SDK from its schema.
+
+    The plugin is in a copy of the repository, as the engine would have cloned it.
+    """
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE).stdout.decode()
+    for name in filter(None, names.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, folder / name)
+    (folder / "constraints").write_text("\n".join(PINS))
+    stack.env |= {"PIP_CONSTRAINT": str(folder / "constraints"), "npm_config_cache": str(Path.home() / ".npm")}
+    added = subprocess.run(
+        ["pulumi", "package", "add", str(folder / "components")],
+        cwd=stack.program, env=stack.env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert added.returncode == 0, added.stdout + added.stderr
 
 
 @pytest.mark.parametrize("language", ["yaml", "typescript"])
-def test_a_stack_in_another_language_makes_what_a_python_one_makes(start: Start, language: str) -> None:
+def test_a_stack_in_another_language_makes_what_a_python_one_makes(start: Start, language: str, tmp_path: Path) -> None:
     native = start(Path(__file__).parent / "every_argument", "every-argument")
     databases = {"orders": {"memory": "512m"}, "events": {"user": "ingest", "password": "its password"}}
     args = {"image": f"{native.name}:16", "base_image": BASE_IMAGE, "databases": databases}
@@ -79,8 +88,9 @@ def test_a_stack_in_another_language_makes_what_a_python_one_makes(start: Start,
     native.up()
 
     stack = start(REPOSITORY / "examples" / f"{language}-stack", f"{language}-stack")
+    add_package(stack, tmp_path / "repository")
     if language == "typescript":
-        add_package(stack)
+        subprocess.run(["npx", "tsc", "--noEmit"], cwd=stack.program, env=stack.env, check=True)
     stack.config = {"image": f"{stack.name}:16", "baseImage": BASE_IMAGE, "eventsPassword": "its password"}
     stack.up()
 
@@ -108,7 +118,8 @@ def test_an_installed_plugin_has_all_that_a_deploy_needs(start: Start, tmp_path:
     programs = install(tmp_path / "wheel")
     stack = start(REPOSITORY / "examples" / "yaml-stack", "yaml-stack")
     project = stack.program / "Pulumi.yaml"
-    project.write_text(project.read_text().replace(str(REPOSITORY / "components"), str(programs)))
+    plugin = {"plugins": {"providers": [{"name": "notifying-postgres", "path": str(programs)}]}}
+    project.write_text(f"{project.read_text()}{json.dumps(plugin)[1:-1]}\n")
     # The checkout's own environment is out of sight; the stand-ins for the plugins are not.
     path = [folder for folder in stack.env["PATH"].split(":") if Path(folder) != Path(sys.prefix) / "bin"]
     stack.env["PATH"] = ":".join(path)

@@ -1,6 +1,7 @@
 """The component in a stack outside the checkout, installed from the wheel."""
 
 import email
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ import zipfile
 from pathlib import Path
 
 from harness import REPOSITORY, Sshd, Stack, docker
+
+# The versions that the tests run with, or a newer SDK could ask for a newer plugin than is here.
+PINS = [f"{name}=={importlib.metadata.version(name)}" for name in ("pulumi", "pulumi-command", "pulumi-docker")]
 
 
 def install(folder: Path) -> Path:
@@ -23,9 +27,7 @@ def install(folder: Path) -> Path:
     subprocess.run([programs / "pip", "wheel", "-q", "--no-deps", "-w", folder, sdist], check=True)
     (wheel,) = folder.glob("*.whl")
     check_wheel(wheel)
-    # The versions that the tests run with, or a newer SDK could ask for a newer plugin than is here.
-    pins = ["pulumi==3.272.0", "pulumi-command==1.2.1", "pulumi-docker==5.1.0"]
-    subprocess.run([programs / "pip", "install", "-q", f"{wheel}[pulumi]", *pins], check=True)
+    subprocess.run([programs / "pip", "install", "-q", f"{wheel}[pulumi]", *PINS], check=True)
     return programs
 
 
