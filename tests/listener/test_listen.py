@@ -372,29 +372,40 @@ async def test_a_store_that_fails_is_told_whatever_its_error(database: str) -> N
             await anext(events)
 
 
-async def test_a_slow_consumer_gets_everything_and_does_not_hold_the_queue(database: str) -> None:
-    async with (
-        aclosing(listen(database, cursor=cursor_now(database))) as events,
-        await psycopg.AsyncConnection.connect(database, autocommit=True) as connection,
-    ):
-        await connection.execute("CREATE TABLE first ()")
-        await anext(events)
-        # the consumer is busy while 5,000 changes of about 1 kB come: more than sockets buffer
-        await connection.execute(
-            "DO $$ BEGIN FOR i IN 1..5000 LOOP EXECUTE format('COMMENT ON COLUMN first.%I IS %L', 'tableoid', i); "
+def change_much(url: str) -> None:
+    """20,000 changes, until the queue is empty; beside a listener that does not read it stays filled (5,000 fit in the sockets)."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "DO $$ BEGIN FOR i IN 1..20000 LOOP EXECUTE format('COMMENT ON COLUMN first.%I IS %L', 'tableoid', i); "
             "PERFORM pg_notify('other', repeat('x', 1000) || i); END LOOP; END $$"
         )
-        await connection.execute("CREATE TABLE last ()")
-        async with asyncio.timeout(10):
-            while True:
-                ((usage,),) = await (await connection.execute("SELECT pg_notification_queue_usage()")).fetchall()
-                if usage == 0:
-                    break
-                await asyncio.sleep(0.05)
-        async with asyncio.timeout(20):
-            got = [await anext(events) for _ in range(5001)]
+        connection.execute("CREATE TABLE last ()")
+        deadline = time.monotonic() + 10
+        while connection.execute("SELECT pg_notification_queue_usage()").fetchone() != (0,):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def assert_all_of_much(got: list[Event]) -> None:
     assert identities(got)[-1] == "public.last"
-    assert len({event.id for event in got if isinstance(event, SchemaChange)}) == 5001
+    assert len({event.id for event in got if isinstance(event, SchemaChange)}) == 20_001
+
+
+async def test_a_slow_consumer_gets_everything_and_does_not_hold_the_queue(database: str) -> None:
+    async with aclosing(listen(database, cursor=cursor_now(database))) as events:
+        execute(database, "CREATE TABLE first ()")
+        await anext(events)
+        await asyncio.to_thread(change_much, database)  # what the consumer is busy with meanwhile
+        async with asyncio.timeout(30):
+            assert_all_of_much([await anext(events) for _ in range(20_001)])
+
+
+def test_a_blocking_consumer_of_listen_sync_gets_everything_and_does_not_hold_the_queue(database: str) -> None:
+    with closing(listen_sync(database, cursor=cursor_now(database))) as events:
+        execute(database, "CREATE TABLE first ()")
+        next(events)
+        change_much(database)
+        assert_all_of_much([next(events) for _ in range(20_001)])
 
 
 def test_listen_sync_is_a_plain_iterator(database: str) -> None:
