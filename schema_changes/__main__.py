@@ -328,20 +328,22 @@ def _history(options: argparse.Namespace) -> int:
     from .listener import wanted
 
     write = _json_line if options.json or not sys.stdout.isatty() else _readable
+    # the last that the filters let pass may be any
+    limit = None if options.schemas or options.kinds or options.tags else options.limit
     with _session(options) as (connection, where):
         try:
             if options.since is None:
                 rows = connection.execute(
                     f"SELECT {LOG_COLUMNS} FROM schema_notifications.log AS l ORDER BY l.txid DESC, id DESC LIMIT %s",  # noqa: S608
-                    [options.limit],
+                    [limit],
                 ).fetchall()
                 rows.sort()
             else:
-                *changes, (kind, cursor, *_, reason, _) = connection.execute(
+                *found, (kind, cursor, *_, reason, _) = connection.execute(
                     f"SELECT kind, cursor, {LOG_COLUMNS} FROM schema_notifications.changes_since(%s)",  # noqa: S608
                     [options.since],
                 ).fetchall()
-                rows = [row[2:] for row in changes][-options.limit :]
+                rows = [row[2:] for row in found]
                 if kind == "reset":
                     print(write(Reset(reason, cursor)))
         except psycopg.errors.InsufficientPrivilege as error:
@@ -353,10 +355,10 @@ def _history(options: argparse.Namespace) -> int:
             ) from error
         except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
             raise NotInstalled(f"The extension schema_notifications is not installed in {where}.") from error
-        for row in rows:
-            change = from_log_row(row, database=connection.info.dbname)
-            if wanted(change, schemas=options.schemas, kinds=options.kinds, tags=options.tags):
-                print(write(change))
+        changes = (from_log_row(row, database=connection.info.dbname) for row in rows)
+        shown = [change for change in changes if wanted(change, schemas=options.schemas, kinds=options.kinds, tags=options.tags)]
+        for change in shown[-options.limit :]:
+            print(write(change))
     return 0
 
 

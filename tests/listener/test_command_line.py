@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from pgbouncer import PgBouncer
 
+from schema_changes import errors
 from tests.postgres import Cluster
 
 COMMAND = [sys.executable, "-m", "schema_changes"]
@@ -92,16 +95,19 @@ def test_ctrl_c_while_it_waits_for_the_password_ends_it_quietly(database: str) -
         assert (process.wait(10), *process.communicate()) == (0, "", "")
 
 
-def test_a_closed_pipe_ends_it_quietly(database: str) -> None:
-    with listening(database) as process:
+def test_a_closed_pipe_ends_it_quietly_with_the_cursor_before_what_was_not_read(database: str, tmp_path: Path) -> None:
+    cursor = tmp_path / "cursor"
+    with listening(database, "--cursor-file", cursor) as process:
         execute(database, "CREATE TABLE a ()")
-        line(process)
+        assert names(line(process)) == ["public.a"]
         assert process.stdout is not None
         process.stdout.close()
         execute(database, "CREATE TABLE b ()")
         assert process.wait(10) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
+    with listening(database, "--cursor-file", cursor) as process:
+        assert names(line(process)) == ["public.b"]
 
 
 @pytest.mark.parametrize("way", ["variables", "service file"])
@@ -138,6 +144,9 @@ def test_a_terminal_gets_words_in_colour_and_no_control_sequences_of_others(data
             seen += os.read(ours, 4096).decode()
         process.terminate()
         assert process.wait(10) == 0
+    with listening(database, "--json", stdout=theirs):
+        execute(database, "CREATE TABLE plain ()")
+        assert names(json.loads(os.read(ours, 4096))) == ["public.plain"]
     assert "\x1b[32m+ table" in seen
     assert "\x1b[31m- table" in seen
     assert "by postgres" in seen
@@ -167,15 +176,34 @@ def test_a_command_that_fails_ends_it_with_the_cursor_before_the_burst(database:
         assert names(line(process)) == ["public.a"]
 
 
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ending_it_while_the_command_runs_leaves_the_cursor_before_the_burst(database: str, tmp_path: Path, ending: int) -> None:
+    cursor, started = tmp_path / "cursor", tmp_path / "started"
+    with listening(database, "--cursor-file", cursor, "--exec", f"touch {started}; exec sleep 60", "--quiet-ms", "50") as process:
+        execute(database, "CREATE TABLE a ()")
+        deadline = time.monotonic() + 10
+        while not started.exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(ending)
+        assert (process.wait(10), *process.communicate()) == (0, "", "")
+    with listening(database, "--cursor-file", cursor) as process:
+        assert names(line(process)) == ["public.a"]
+
+
 def test_history(database: str) -> None:
     execute(database, *(f"CREATE TABLE t{number} ()" for number in range(5)))
     everything = [json.loads(text) for text in run("history", database).stdout.splitlines()]
     assert [names(change) for change in everything] == [[f"public.t{number}"] for number in range(5)]
     assert len(run("history", "--limit", "2", database).stdout.splitlines()) == 2
+    execute(database, "CREATE SCHEMA other", "CREATE TABLE other.t ()")
+    (last,) = run("history", "--limit", "1", "--schema", "pub*", database).stdout.splitlines()
+    assert names(json.loads(last)) == ["public.t4"]
     with psycopg.connect(database) as connection:
         ((cursor,),) = connection.execute("SELECT cursor FROM schema_notifications.changes_since()")
-    execute(database, "CREATE TABLE later ()")
-    assert names(json.loads(run("history", "--since", cursor, database).stdout)) == ["public.later"]
+    execute(database, "CREATE TABLE later ()", "DROP TABLE later")
+    (later,) = run("history", "--since", cursor, "--limit", "1", "--tag", "CREATE *", database).stdout.splitlines()
+    assert names(json.loads(later)) == ["public.later"]
     assert json.loads(run("history", "--since", "nonsense", database).stdout)["type"] == "reset"
 
 
@@ -204,6 +232,13 @@ def test_errors_are_one_sentence_and_an_exit_code(cluster: Cluster, database: st
         assert len(done.stderr.splitlines()) == 1
         assert done.stderr.startswith("schema-changes: ")
         assert "Traceback" not in done.stderr
+
+
+def test_a_pool_of_transactions_is_told_at_the_start(cluster: Cluster, database: str) -> None:
+    with PgBouncer(cluster, "transaction") as pool:
+        done = run("listen", database.replace(str(cluster.port), str(pool.port)))
+    assert (done.returncode, done.stdout) == (9, "")
+    assert "a proxy in between pools transactions" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -254,9 +289,15 @@ def test_the_wheel_has_the_command_and_needs_no_pulumi(database: str, tmp_path: 
 
 
 def test_help_and_wrong_usage() -> None:
-    assert "exit codes:" in run("--help").stdout
-    for command in ("listen", "history", "status", "check"):
-        assert "--stack" in run(command, "--help").stdout
+    document = (Path(__file__).parents[2] / "docs/listening.md").read_text().replace("`", "")
+    documented = re.findall(r"^\| (\d) \| (.+) \|$", document, re.MULTILINE)
+    raised = {kind.exit_code for kind in vars(errors).values() if hasattr(kind, "exit_code")}
+    assert {int(code) for code, _ in documented} == raised | {0, 2}
+    for words in ([], ["listen"], ["history"], ["status"], ["check"]):
+        told = run(*words, "--help").stdout
+        assert re.findall(r"^  (\d)  (.+)$", told, re.MULTILINE) == documented
+        assert "--stack" in told
+        assert "--container" in told
     assert run("unknown").returncode == 2
     assert run("history", "--limit", "0").returncode == 2
     assert run("listen", "--no-catch-up", "--since", "x").returncode == 1
