@@ -14,13 +14,7 @@ import psycopg
 import pytest
 from pgbouncer import PgBouncer
 
-from tests.postgres import Cluster
-
-
-def execute(url: str, *statements: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
+from tests.postgres import Cluster, execute
 
 
 def check(*words: str, stdin: str = "", **environment: str) -> tuple[int, dict[str, Any], str]:

@@ -10,54 +10,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
+from commands import COMMAND, line, listening, names, run
 from pgbouncer import PgBouncer
 
 from schema_changes import errors
-from tests.postgres import Cluster
-
-COMMAND = [sys.executable, "-m", "schema_changes"]
-
-
-def execute(url: str, *statements: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
-
-
-def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=60, check=False)
-
-
-@contextmanager
-def listening(*words: str | Path, **popen: Any) -> Iterator[subprocess.Popen[str]]:
-    """A `schema-changes listen` that listens."""
-    process = subprocess.Popen(
-        [*COMMAND, "listen", *words], text=True, stderr=subprocess.PIPE, **{"stdout": subprocess.PIPE, **popen}
-    )
-    try:
-        assert process.stderr is not None
-        assert "Listening to" in process.stderr.readline()
-        time.sleep(0.2)  # the first cursor follows
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def line(process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None
-    return dict(json.loads(process.stdout.readline()))
-
-
-def names(change: dict[str, Any]) -> list[str]:
-    return [item["identity"] for item in change["objects"]]
+from tests.postgres import Cluster, execute
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from commands import COMMAND, line, listening, names, run
 from harness import Sshd, start_sshd, stop_sshd
 
 from schema_changes import SchemaChange, listen
@@ -90,7 +91,7 @@ def ssh_options(sshd: Sshd, host_key: str | None = None) -> list[str]:
 
 def check(*words: str, password: str = PASSWORD) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "schema_changes", "check", "--password-stdin", *words, "postgresql://postgres@db/postgres"],
+        [*COMMAND, "check", "--password-stdin", *words, "postgresql://postgres@db/postgres"],
         input=password + "\n",
         capture_output=True,
         text=True,
@@ -129,6 +130,21 @@ def test_through_ssh_and_nothing_stays(container: Container, sshd: Sshd, sockets
 
 
 @pytest.mark.parametrize("way", ["engine", "ssh"])
+def test_every_command_goes_there(container: Container, sshd: Sshd, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    words = ["--container", container.name, "postgresql://postgres@db/postgres"]
+    if way == "ssh":
+        words += ["--ssh", sshd.address, *(f"--ssh-option={word}" for word in ssh_options(sshd))]
+    with listening(*words) as process:
+        container.psql(f"CREATE TABLE through_{way} ()")
+        assert names(line(process)) == [f"public.through_{way}"]
+        process.terminate()
+        assert (process.wait(10), *process.communicate()) == (0, "", "")
+    assert names(json.loads(run("history", "--limit", "1", *words).stdout)) == [f"public.through_{way}"]
+    assert run("status", *words).returncode == 0
+
+
+@pytest.mark.parametrize("way", ["engine", "ssh"])
 def test_what_goes_wrong_is_told(container: Container, sshd: Sshd, way: str) -> None:
     words = [] if way == "engine" else ["--ssh", sshd.address, *(f"--ssh-option={word}" for word in ssh_options(sshd))]
     done = check("--container", container.name, *words, password="wrong")
@@ -148,7 +164,7 @@ def test_what_goes_wrong_is_told(container: Container, sshd: Sshd, way: str) -> 
 def test_a_server_that_is_down_behind_ssh_is_told(container: Container, sshd: Sshd) -> None:
     words = [f"--ssh-option={word}" for word in ssh_options(sshd)]
     done = subprocess.run(
-        [sys.executable, "-m", "schema_changes", "check", "--container", container.name, "--ssh", sshd.address, *words],
+        [*COMMAND, "check", "--container", container.name, "--ssh", sshd.address, *words],
         env={**os.environ, "PGPORT": "5433", "PGUSER": "postgres"},
         capture_output=True,
         text=True,
@@ -206,7 +222,7 @@ def test_a_pulumi_stack_tells_where_its_databases_are(
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    Path("Pulumi.yaml").write_text("name: project\nruntime: python\n")
+    Path("Pulumi.yaml").write_text("name: notifying-postgres\nruntime: python\n")
     url = f"postgresql://postgres:{quote(PASSWORD, safe='')}@{container.name}:5432/postgres"
     outputs = {
         "databases": {
@@ -215,27 +231,28 @@ def test_a_pulumi_stack_tells_where_its_databases_are(
         },
         "urls": {"here": url, "there": url},
     }
-    root = {"urn": "urn:pulumi:test::project::pulumi:pulumi:Stack::project-test", "custom": False, "type": "pulumi:pulumi:Stack"}
+    root = {
+        "urn": "urn:pulumi:dev::notifying-postgres::pulumi:pulumi:Stack::notifying-postgres-dev",
+        "custom": False,
+        "type": "pulumi:pulumi:Stack",
+    }
     Path("state.json").write_text(json.dumps({"version": 3, "deployment": {"resources": [root | {"outputs": outputs}]}}))
-    for words in (["stack", "init", "test"], ["stack", "import", "--file", "state.json"]):
+    for words in (["stack", "init", "dev"], ["stack", "import", "--file", "state.json"]):
         subprocess.run([pulumi, *words], check=True, capture_output=True)
-    command = [sys.executable, "-m", "schema_changes", "check", "--stack", "test"]
-
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*command, *words], capture_output=True, text=True, timeout=60, check=False)
-
-    done = run("--database", "here")
-    assert done.returncode == 0, done.stderr
-    done = run("--database", "there", *(f"--ssh-option={word}" for word in ssh_options(sshd)))
-    assert done.returncode == 0, done.stderr
+    for words in (["here"], ["there", *(f"--ssh-option={word}" for word in ssh_options(sshd))]):
+        done = run("check", "--stack", "dev", "--database", *words)
+        assert done.returncode == 0, done.stderr
     for words in ([], ["--database", "elsewhere"]):
-        done = run(*words)
+        done = run("check", "--stack", "dev", *words)
         assert done.returncode == 1
         assert "these databases: here, there; choose one with --database" in done.stderr
-    command[-1] = "nowhere"
-    done = run()
+    done = run("check", "--stack", "nowhere")
     assert done.returncode == 1
     assert "outputs of stack 'nowhere'" in done.stderr
+    # what `make listen` runs
+    with listening(command=[sys.executable, REPOSITORY / "toolchain/dev.py", "listen"]) as process:
+        container.psql("CREATE TABLE seen_by_a_newcomer ()")
+        assert names(line(process)) == ["public.seen_by_a_newcomer"]
 
 
 def test_an_engine_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,15 +33,9 @@ from schema_changes import (
     listen_sync,
 )
 from schema_changes.errors import CannotListen, LoginRefused, NotInstalled, NotPermitted, SchemaChangesError, Unreachable
-from tests.postgres import Cluster
+from tests.postgres import Cluster, execute
 
 Event = SchemaChange | Reset
-
-
-def execute(url: str, *statements: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
 
 
 def cursor_now(url: str) -> str:

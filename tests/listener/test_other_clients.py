@@ -20,7 +20,7 @@ import psycopg
 import pytest
 
 from tests.needs import program
-from tests.postgres import Cluster
+from tests.postgres import Cluster, execute
 
 REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples/node-listener"
@@ -81,12 +81,6 @@ def running(command: list[str | Path], **environment: str) -> Iterator[Lines]:
     finally:
         process.kill()
         process.wait()
-
-
-def execute(url: str, *statements: str) -> None:
-    with psycopg.connect(url, autocommit=True) as connection:
-        for statement in statements:
-            connection.execute(statement)
 
 
 def identity(change: dict[str, object]) -> object:
