@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from harness import REPOSITORY, Stack, docker
+from notifying_postgres import NotifyingPostgresArgs
 from notifying_postgres.errors import camel_case
 from test_other_stack import PINS, install
 
@@ -64,7 +65,7 @@ def spelt(value: Any) -> Any:
 def add_package(stack: Stack, folder: Path) -> None:
     """What a user does first: the engine installs what the plugin needs beside it, and makes an SDK from its schema.
 
-    The plugin is in a copy of the repository, as the engine would have cloned it.
+    The plugin is in a copy of the repository, as the engine would have cloned it, and tells its whole schema there.
     """
     names = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE).stdout.decode()
     for name in filter(None, names.split("\0")):
@@ -72,11 +73,17 @@ def add_package(stack: Stack, folder: Path) -> None:
         shutil.copy(REPOSITORY / name, folder / name)
     (folder / "constraints").write_text("\n".join(PINS))
     stack.env |= {"PIP_CONSTRAINT": str(folder / "constraints"), "npm_config_cache": str(Path.home() / ".npm")}
-    added = subprocess.run(
-        ["pulumi", "package", "add", str(folder / "components")],
-        cwd=stack.program, env=stack.env, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert added.returncode == 0, added.stdout + added.stderr
+
+    def package(verb: str) -> str:
+        command = ["pulumi", "package", verb, str(folder / "components")]
+        done = subprocess.run(command, cwd=stack.program, env=stack.env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    package("add")
+    resources = json.loads(package("get-schema"))["resources"]
+    inputs = resources["notifying-postgres:index:NotifyingPostgres"]["inputProperties"]
+    assert inputs.keys() == {camel_case(name) for name in NotifyingPostgresArgs.__annotations__}
 
 
 @pytest.mark.parametrize("language", ["yaml", "typescript"])
