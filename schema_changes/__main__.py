@@ -347,9 +347,9 @@ def _history(options: argparse.Namespace) -> int:
                 if kind == "reset":
                     print(write(Reset(reason, cursor)))
         except psycopg.errors.InsufficientPrivilege as error:
-            role = connection.info.user
+            role = psycopg.sql.Identifier(connection.info.user).as_string()
             raise NotPermitted(
-                f"Role {role!r} may not read the log of {where}: as its owner, run GRANT USAGE ON SCHEMA schema_notifications "
+                f"Role {role} may not read the log of {where}: as its owner, run GRANT USAGE ON SCHEMA schema_notifications "
                 f"TO {role} and GRANT SELECT ON schema_notifications.log TO {role} (with --since: EXECUTE ON FUNCTION "
                 "schema_notifications.changes_since)."
             ) from error

@@ -32,6 +32,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import psycopg
+from psycopg import sql
 
 from .cursor import CursorStore, Position
 from .errors import (
@@ -469,10 +470,10 @@ class _Feed:
                 "connect as a superuser and run CREATE EXTENSION schema_notifications."
             )
         if self._catch_up and not may_read:
-            user = connection.info.user
+            role = sql.Identifier(connection.info.user).as_string()
             raise NotPermitted(
-                f"Role {user!r} may not read the log of {where}: run GRANT USAGE ON SCHEMA schema_notifications TO {user} and "
-                f"GRANT EXECUTE ON FUNCTION schema_notifications.changes_since TO {user}, or listen without catching up."
+                f"Role {role} may not read the log of {where}: run GRANT USAGE ON SCHEMA schema_notifications TO {role} and "
+                f"GRANT EXECUTE ON FUNCTION schema_notifications.changes_since TO {role}, or listen without catching up."
             )
 
     async def _is_shared(self, connection: psycopg.AsyncConnection[Any], pid: int, parameters: dict[str, Any]) -> bool:

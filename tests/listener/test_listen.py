@@ -143,17 +143,23 @@ async def test_nothing_is_missed_or_repeated_when_going_on_from_the_cursor_of_an
 
 
 async def test_changes_of_a_transaction_that_commits_late_are_delivered(database: str) -> None:
+    start = cursor_now(database)
     async with listening(database) as queue:
         with psycopg.connect(database) as early:
             early.execute("CREATE TABLE early ()")
             execute(database, "CREATE TABLE late ()")
             first = await take(queue, 1)
+            early.execute("CREATE TABLE early_too ()")
             early.commit()
-        second = await take(queue, 1)
+        rest = await take(queue, 2)
         await nothing_more(queue)
-    assert identities(first + second) == ["public.late", "public.early"]
+    # as they committed
+    assert identities(first + rest) == ["public.late", "public.early", "public.early_too"]
     async with listening(database, cursor=first[0].cursor) as queue:
-        assert identities(await take(queue, 1)) == ["public.early"]
+        assert identities(await take(queue, 2)) == ["public.early", "public.early_too"]
+    async with listening(database, cursor=start) as queue:
+        # as they ran
+        assert identities(await take(queue, 3)) == ["public.early", "public.late", "public.early_too"]
 
 
 async def test_a_rolled_back_change_is_not_delivered(database: str) -> None:
@@ -456,7 +462,7 @@ async def test_refuses_a_role_without_rights_and_serves_it_without_catching_up(c
     role = f"reader_{database.rpartition('_')[2]}"
     cluster.execute(f"CREATE ROLE {role} LOGIN")
     theirs = database.replace("postgres@", f"{role}@")
-    with pytest.raises(NotPermitted, match=f"GRANT USAGE ON SCHEMA schema_notifications TO {role}"):
+    with pytest.raises(NotPermitted, match=f'GRANT USAGE ON SCHEMA schema_notifications TO "{role}"'):
         await start(theirs)
     async with listening(theirs, catch_up=False) as queue:
         execute(database, "CREATE TABLE t ()")
@@ -549,6 +555,20 @@ async def test_waits_between_attempts_while_the_server_is_away(
         proxy.target = cluster.port
         execute(database, "CREATE TABLE t ()")
         assert identities(await take(queue, 1)) == ["public.t"]
+
+
+async def test_a_server_that_refuses_when_it_is_back_ends_it(cluster: Cluster, database: str) -> None:
+    role = f"leaver_{database.rpartition('_')[2]}"
+    cluster.execute(f"CREATE ROLE {role} LOGIN")
+    async with aclosing(listen(database.replace("postgres@", f"{role}@"), catch_up=False, backoff=(0.01, 0.1))) as events:
+        task = asyncio.create_task(anext(events))
+        sessions = f"SELECT pid FROM pg_stat_activity WHERE usename = '{role}' AND query LIKE 'LISTEN%'"
+        async with asyncio.timeout(10):
+            while not cluster.execute(sessions):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        cluster.execute(f"ALTER ROLE {role} NOLOGIN; SELECT pg_terminate_backend(pid) FROM ({sessions}) AS theirs")
+        with pytest.raises(LoginRefused, match="not permitted to log in"):
+            await asyncio.wait_for(task, 10)
 
 
 async def test_without_catching_up_a_lost_connection_is_told_by_a_reset(cluster: Cluster, database: str, proxy: Proxy) -> None:

@@ -7,13 +7,16 @@ import hashlib
 import json
 import os
 import queue
+import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 
 import asyncpg  # type: ignore[import-untyped]
 import psycopg
@@ -145,6 +148,42 @@ console.log('listening')
         change = node.change()
     assert (change["type"], change["tag"]) == ("ddl_command_end", "CREATE TABLE")
     assert str(change["timestamp"]).endswith("+00")
+
+
+def snippet(document: str, start: str) -> str:
+    """The block of code in a document that starts so."""
+    (code,) = re.findall(rf"^```\w+\n({re.escape(start)}.*?)^```", (REPOSITORY / document).read_text(), re.MULTILINE | re.DOTALL)
+    return str(code)
+
+
+def test_the_readme_s_snippet_for_node(database: str) -> None:
+    folder = node_modules(EXAMPLE / "package.json", EXAMPLE / ".npmrc")
+    script = folder / "readme.js"
+    script.write_text(snippet("README.md", "import postgres") + "console.log('listening')\n")
+    with running([program("node"), script], DATABASE_URL=database) as node:
+        assert node.next() == "listening"
+        execute(database, "CREATE TABLE t ()")
+        assert node.next().startswith("Schema changed: CREATE TABLE 20")
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/listening.md"])
+def test_the_snippets_for_python(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, document: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = snippet(document, "from schema_changes import").replace("postgresql://app@db/app", database)
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import asyncio, logging\nlogging.basicConfig(level=logging.INFO)\nasync def main(database_url):\n{indent(code, '    ')}\n"
+        f"asyncio.run(main({database!r}))\n"
+    )
+    with running([sys.executable, "-u", script]) as python:
+        while "Listening to" not in python.next():
+            pass
+        time.sleep(0.2)  # the first cursor follows
+        execute(database, "CREATE TABLE t ()")
+        shown = python.next()
+    assert shown.startswith("CREATE TABLE ")
+    assert "'public.t'" in shown
+    assert list(tmp_path.glob("*.cursor"))
 
 
 def test_node_postgres(database: str) -> None:
