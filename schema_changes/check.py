@@ -53,9 +53,12 @@ class CheckResult:
     """What the check saw in one database."""
 
     ok: bool
+    """Always True: what is not well is raised."""
     database: str
     server_version: str
+    """Such as 16.14."""
     extension_version: str
+    """Such as 1.1."""
     notices: list[dict[str, Any]]
     """One `{"tag": …, "ms": …}` for each notice; ms from sending the statements to the notice's arrival."""
     ms: float
@@ -121,7 +124,10 @@ def check(conninfo: str = "", *, timeout: float = 10, **parameters: Any) -> Chec
 
 
 def databases(conninfo: str = "", *, timeout: float = 10, **parameters: Any) -> list[str]:
-    """Every database of the server that takes connections, templates excepted."""
+    """Every database of the server that takes connections, templates excepted.
+
+    Arguments as for `check`.  Raises `Unreachable` or `LoginRefused`.
+    """
     parameters.setdefault("connect_timeout", max(2, round(timeout)))
     try:
         with psycopg.connect(conninfo, autocommit=True, **parameters) as connection:

@@ -53,7 +53,7 @@ class Position:
             self._ranges[index - 1 : index + 1] = [[before[0], self._ranges[index][1]]]
 
     def shows(self, txid: int) -> bool:
-        """Whether the snapshot shows the changes of this (committed) transaction: pg_visible_in_snapshot()."""
+        """Whether the snapshot shows the changes of this (committed) transaction: as PostgreSQL's pg_visible_in_snapshot()."""
         return txid < self._xmin or (txid < self._xmax and txid not in self._running)
 
     def __contains__(self, number: int) -> bool:
@@ -70,7 +70,7 @@ class Position:
 
 
 class CursorStore(Protocol):
-    """Keeps one cursor.  Called from a thread of its own, one call at a time."""
+    """Keeps one cursor.  Called from a thread of its own, one call at a time.  What it raises ends the listener."""
 
     def load(self) -> str | None:
         """The cursor saved last, None when there was none."""
@@ -83,7 +83,7 @@ class FileCursorStore:
     """Keeps the cursor in a file, which is replaced as a whole: a reader never sees half of one.
 
     A process that is killed loses nothing.  After a power cut the file may hold an older cursor, and changes come
-    again; should it hold none, the listener yields a `Reset`.
+    again; should it hold none, the listener yields a `Reset`.  Both methods raise `OSError`; the folder has to be there.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -110,10 +110,11 @@ class FileCursorStore:
 
 
 class TableCursorStore:
-    """Keeps the cursor in a row of a table, in any database: `name` tells listeners apart.
+    """Keeps the cursor in a row of a table, in any database that `conninfo` leads to: `name` tells listeners apart.
 
     The table is created where it is missing.  An application that keeps its own state in that database does better to
     store `change.cursor` itself, in the transaction that handles the change: then each change counts exactly once.
+    Both methods connect anew, and raise `psycopg.Error`.
     """
 
     def __init__(self, conninfo: str, name: str, table: str = "schema_changes_cursor", schema: str = "public") -> None:

@@ -17,10 +17,11 @@ from psycopg.conninfo import conninfo_to_dict
 class SchemaChangesError(Exception):
     """Base of all errors raised here, and itself raised for options that make no sense.
 
-    `exit_code` is what the command line ends with.
+    str() of it is the sentence, without secrets.
     """
 
     exit_code: ClassVar[int] = 1
+    """What the command line ends with."""
 
 
 class Unreachable(SchemaChangesError):
@@ -65,9 +66,10 @@ class CannotListen(SchemaChangesError):
     exit_code = 9
 
 
+# libpq gives no SQLSTATE for a failed connection, only what the server (auth.c, miscinit.c, postinit.c) or libpq itself says.
 _LOGIN = re.compile(
-    r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry|is not permitted to log in"
-    r"|permission denied for database|not currently accepting connections|authentication method"
+    r"authentication failed|no password supplied|does not exist|pg_hba\.conf|is not permitted to log in"
+    r"|permission denied for database|not currently accepting connections|authentication method|valid client certificate"
 )
 
 

@@ -42,15 +42,17 @@ class SchemaChange:
     tag: str
     """The command: CREATE TABLE, ALTER TABLE, DROP INDEX, …"""
     timestamp: datetime
-    """When the command ran, timezone-aware, UTC."""
+    """When the command ran, timezone-aware, UTC; a notice tells it to the millisecond, the log to the microsecond."""
     id: int | None = None
     """Row of the change log; None when the change was not logged (and then it is delivered at most once)."""
     database: str | None = None
+    """Its name; None only where a notice leaves it out."""
     user: str | None = None
     """The role that ran the command."""
     txid: int | None = None
-    """The transaction: changes of one migration share it."""
+    """The transaction, a 64-bit number (PostgreSQL's xid8): changes of one migration share it."""
     objects: tuple[ChangedObject, ...] = ()
+    """What it created, altered or dropped, dependants included."""
     truncated: bool = False
     """The notice was too long to list its objects, and they were not read from the log."""
     cursor: str | None = None
@@ -64,6 +66,7 @@ class Reset:
     """Nobody can say what happened before this point: read the whole schema again, then go on."""
 
     reason: str
+    """In words."""
     cursor: str | None = None
     """Where to go on after this.  None when listening without catching up."""
 

@@ -61,27 +61,30 @@ _WAITING = 10_000
 
 
 class ListenOptions(TypedDict, total=False):
-    """The keyword arguments of `listen` and its kin."""
+    """The keyword arguments of `listen` and its kin, all optional."""
 
     cursor: str | None
     """Go on after this one.  Without it (and without one in the store) from now."""
     store: CursorStore | None
-    """Loads the cursor at the start, and saves it when the consumer asks for the next event, having handled this one."""
+    """Loads the cursor at the start unless `cursor` is given, and saves it when the consumer asks for the next event, having
+    handled this one.  What the store raises, the iterator raises."""
     schemas: Collection[str]
-    """Only changes with an object in one of these schemas; patterns such as `app_*`."""
+    """Only changes with an object in one of these schemas; patterns such as `app_*`, as for Python's fnmatchcase()."""
     kinds: Collection[str]
-    """Only changes with an object of one of these kinds (table, index, …); patterns."""
+    """Only changes with an object of one of these kinds (table, index, …); patterns.  With `schemas`: the same object."""
     tags: Collection[str]
-    """Only these commands; patterns such as `ALTER *`."""
+    """Only these commands; patterns such as `ALTER *`, in capitals or not."""
     verify: bool
     """Believe the log only, so that a notice that another user forged can do nothing; costs a query per change."""
     catch_up: bool
     """False: notices only, for a role that may not read the log.  What happens while disconnected is then lost, and a
     `Reset` says so after each reconnect."""
     heartbeat: float
-    """Seconds of silence after which the server is asked for a sign of life, and seconds that it may take to answer."""
+    """Seconds of silence after which the server is asked for a sign of life, and seconds that it may take to answer or to accept
+    a connection (these at least 2, as libpq waits no less for a connection).  Default: 5."""
     backoff: tuple[float, float]
-    """Seconds to wait before reconnecting: for the first attempt, and the most.  Doubled each time, and jittered."""
+    """Seconds to wait before reconnecting: before the first attempt, and at most.  Doubled each time, and jittered.
+    Default: (0.1, 10)."""
     route: Route | None
     """The way to a container that publishes no port; asked anew for each connection."""
 
@@ -91,6 +94,7 @@ class Batch:
     """Changes that came in one burst."""
 
     events: tuple[SchemaChange | Reset, ...]
+    """At least one, in the order of `listen`."""
 
     @property
     def changes(self) -> tuple[SchemaChange, ...]:
@@ -114,7 +118,8 @@ async def listen(conninfo: str = "", **options: Unpack[ListenOptions]) -> AsyncG
     conninfo: as for `psycopg.connect`; what it leaves out comes from the PG* variables.
 
     Raises at the start what keeps it from listening: `Unreachable`, `LoginRefused`, `NotInstalled`, `NotPermitted`,
-    `CannotListen`.  Later it reconnects while the server is away, and raises when it is back and refuses.
+    `CannotListen`, or their base `SchemaChangesError` for a connection string or options that make no sense.  Later it
+    reconnects while the server is away or a standby, and raises when it is back and refuses.
 
     Exactly once holds for this iterator and the cursors in its events.  A consumer that dies after it was handed a
     change and before that change's cursor was stored gets the change again.
@@ -129,7 +134,8 @@ async def listen_batches(
 ) -> AsyncGenerator[Batch, None]:
     """As `listen`, a burst of changes (a migration) as one `Batch`: it ends after `quiet` seconds without a change.
 
-    longest: seconds after which a batch ends even so.  With a store, the cursor is saved once a batch is handled.
+    longest: seconds after which a batch ends even so; 10,000 events end it too.  With a store, the cursor is saved once a batch is
+    handled: when the next is asked for.  Raises what `listen` raises.
     """
     loop = asyncio.get_running_loop()
     async with _feed(conninfo, options) as feed:
@@ -145,14 +151,17 @@ async def listen_batches(
 
 
 def listen_sync(conninfo: str = "", **options: Unpack[ListenOptions]) -> Generator[SchemaChange | Reset, None, None]:
-    """`listen` for programs without asyncio: a plain iterator.  A thread keeps the connection alive between events."""
+    """`listen` for programs without asyncio: a plain iterator, which raises the same.
+
+    A thread reads from the connection meanwhile; it ends with the iterator: when that is closed, garbage, or left by an exception.
+    """
     return _iterate(listen(conninfo, **options))
 
 
 def listen_batches_sync(
     conninfo: str = "", *, quiet: float = 0.2, longest: float = 5, **options: Unpack[ListenOptions]
 ) -> Generator[Batch, None, None]:
-    """`listen_batches` for programs without asyncio."""
+    """`listen_batches` for programs without asyncio, as `listen_sync` is `listen`."""
     return _iterate(listen_batches(conninfo, quiet=quiet, longest=longest, **options))
 
 

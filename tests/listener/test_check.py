@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -92,16 +93,28 @@ def test_a_time_limit_on_the_statements(database: str) -> None:
     assert "statement timeout" in stderr
 
 
-def test_wrong_password_and_the_right_one_from_stdin(cluster: Cluster, database: str) -> None:
+def with_rule(cluster: Cluster, database: str, method: str) -> str:
+    """The URL for a new superuser, password 'right', for whom pg_hba.conf has this method."""
     role = f"checker_{database.rpartition('_')[2]}"
     cluster.execute(f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD 'right'")
     rules = cluster.data / "pg_hba.conf"
-    rules.write_text(f"host all {role} 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+    rules.write_text(f"host all {role} 127.0.0.1/32 {method}\n{rules.read_text()}")
     cluster.execute("SELECT pg_reload_conf()")
     theirs = database.replace("postgres@", f"{role}@")
     deadline = time.monotonic() + 10
     while check(theirs, PGPASSWORD="wrong")[0] == 0:
         assert time.monotonic() < deadline, "the rules were not loaded"
+    return theirs
+
+
+def test_a_rule_that_rejects(cluster: Cluster, database: str) -> None:
+    code, _, stderr = check(with_rule(cluster, database, "reject"))
+    assert code == 4
+    assert "pg_hba.conf rejects connection" in stderr
+
+
+def test_wrong_password_and_the_right_one_from_stdin_and_from_a_file(cluster: Cluster, database: str, tmp_path: Path) -> None:
+    theirs = with_rule(cluster, database, "scram-sha-256")
     code, result, stderr = check(theirs, PGPASSWORD="wrong")
     assert (code, result["exit_code"]) == (4, 4)
     assert "the password is wrong" in stderr
@@ -110,6 +123,10 @@ def test_wrong_password_and_the_right_one_from_stdin(cluster: Cluster, database:
     assert code == 4
     assert "it wants a password" in stderr
     assert check("--password-stdin", theirs, stdin="right\n")[0] == 0
+    passwords = tmp_path / "passwords"
+    passwords.write_text("*:*:*:*:right\n")
+    passwords.chmod(0o600)
+    assert check(theirs, PGPASSFILE=str(passwords))[0] == 0
 
 
 def test_no_route(cluster: Cluster) -> None:
