@@ -68,7 +68,7 @@ def own_cluster() -> Iterator[Cluster]:
 
 
 class Writer(threading.Thread):
-    """Creates and drops tables in transactions of one to four commands, some long, some rolled back; knows what it committed."""
+    """Creates tables in transactions of one to four commands, some long, some rolled back; knows what it committed."""
 
     def __init__(self, url: str, number: int, stop: threading.Event) -> None:
         super().__init__(daemon=True)

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -45,6 +46,22 @@ def test_more_signals_while_it_ends_change_nothing(database: str, tmp_path: Path
         for _ in range(3):
             process.send_signal(ending)
             time.sleep(0.003)
+        assert (process.wait(10), *process.communicate()) == (0, "", "")
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_ending_it_while_the_server_does_not_answer(ending: int) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        subprocess.Popen(
+            [*COMMAND, "listen", f"postgresql://127.0.0.1:{silent.getsockname()[1]}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        silent.accept()
+        process.send_signal(ending)
         assert (process.wait(10), *process.communicate()) == (0, "", "")
 
 
