@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -126,11 +127,13 @@ def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, 
     stop = threading.Event()
     writers = [Writer(url, number, stop) for number in range(WRITERS)]
 
-    with Proxy(own_cluster.port) as proxy:
+    with Proxy(own_cluster.port) as proxy, ExitStack() as listeners:
         command = [sys.executable, "-c", CONSUMER, own_cluster.url("app", port=proxy.port), str(journal)]
 
         def start_listener() -> subprocess.Popen[bytes]:
-            return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            listener = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            listeners.callback(listener.kill)
+            return listener
 
         listener = start_listener()
         for writer in writers:
@@ -179,8 +182,6 @@ def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, 
         eventually(lambda: listener.poll() is not None or b"public.the_end" in journal.read_bytes())
         time.sleep(0.5)
         assert listener.poll() is None, listener.communicate()[1].decode()
-        listener.send_signal(signal.SIGKILL)
-        listener.communicate()
 
     lines = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
     assert not [line for line in lines if "reset" in line]
