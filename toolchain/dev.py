@@ -51,7 +51,14 @@ def down() -> None:
     image = outputs().get("imageId")
     pulumi("destroy", "--yes", "--stack", STACK)
     pulumi("stack", "rm", "--yes", "--preserve-config", STACK)
-    if image and subprocess.run(["docker", "image", "inspect", image], capture_output=True, check=False).returncode == 0:
+    if image:
+        remove_without_name(image)
+
+
+def remove_without_name(image: str) -> None:
+    """Removes an image whose name is another's by now. One that has a name left belongs to whoever gave it that."""
+    names = ["docker", "image", "inspect", "--format", "{{len .RepoTags}}", image]
+    if subprocess.run(names, capture_output=True, text=True, check=False).stdout.strip() == "0":
         removed = subprocess.run(["docker", "image", "rm", image], capture_output=True, text=True, check=False)
         print(f"Image {image} is removed." if removed.returncode == 0 else f"Image {image} stays: {removed.stderr.strip()}")
 
