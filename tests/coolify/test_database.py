@@ -133,7 +133,9 @@ def test_an_image_that_cannot_be_pulled_makes_way_for_the_one_before(deploy: Dep
 
 def test_a_first_start_that_fails_says_why_and_goes_on_later(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
     missing = f"127.0.0.1:{registry.port}/absent:16"
-    with pytest.raises(Incomplete, match=r"reports exited:unhealthy\. Its container does not run\. Most often .* pulled") as caught:
+    with pytest.raises(
+        Incomplete, match=r"reports exited:unhealthy\. The next .* Its container does not run\. Most often .* pulled"
+    ) as caught:
         deploy.databases.create(arguments(missing, startTimeout=2))
     assert fake.errors, "the fake did not try to pull"
     state = deploy.databases.update(caught.value.uuid, caught.value.state, arguments(registry.reference))

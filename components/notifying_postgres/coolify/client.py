@@ -22,6 +22,11 @@ TIMEOUT = httpx.Timeout(30, connect=10)
 _ABILITIES = {"GET": "read", "POST": "write", "PATCH": "write", "DELETE": "write"}
 _ACTIONS = ("/start", "/stop", "/restart")
 
+_DOUBT = (
+    "\nIt may have been created all the same, and the next deploy would create another: look in Coolify's dashboard first, "
+    "and delete it there, or adopt a database with 'pulumi import' and the uuid in its URL."
+)
+
 
 class CoolifyError(Exception):
     """What Coolify refused or could not do, in a sentence that says what to do. It never holds the token.
@@ -103,15 +108,16 @@ class Coolify:
                 if attempt < ATTEMPTS and (repeatable or unsent):
                     self._sleep(_pause(attempt, None))
                     continue
-                raise CoolifyError(f"Coolify at {self.url} does not answer ({method} {path}): {_reason(error)}") from None
+                doubt = "" if repeatable or unsent else _DOUBT
+                raise CoolifyError(f"Coolify at {self.url} does not answer ({method} {path}): {_reason(error)}{doubt}") from None
             again = response.status_code == 429 or (response.status_code >= 500 and repeatable)
             if again and attempt < ATTEMPTS:
                 self._sleep(_pause(attempt, response.headers.get("Retry-After")))
                 continue
-            return self._answer(method, path, response)
+            return self._answer(method, path, response, doubt="" if repeatable or response.status_code < 500 else _DOUBT)
         raise AssertionError("the last attempt returns or raises")
 
-    def _answer(self, method: str, path: str, response: httpx.Response) -> Any:
+    def _answer(self, method: str, path: str, response: httpx.Response, doubt: str) -> Any:
         status = response.status_code
         if response.is_success:
             try:
@@ -122,7 +128,7 @@ class Coolify:
                     status,
                 ) from None
         raise CoolifyError(
-            f"Coolify at {self.url} refused {method} {path} with {status}: {_complaint(method, path, response)}", status
+            f"Coolify at {self.url} refused {method} {path} with {status}: {_complaint(method, path, response)}{doubt}", status
         )
 
 

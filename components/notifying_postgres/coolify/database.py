@@ -449,7 +449,9 @@ class Databases:
             self._sleep(1 if waited < 15 else 3)
 
     def _gave_up(self, uuid: str, status: str, waited: float, image: str) -> str:
-        sentence = f"The database {uuid} did not come up in {waited:.0f} s; Coolify reports {status}."
+        sentence = (
+            f"The database {uuid} did not come up in {waited:.0f} s; Coolify reports {status}. The next 'pulumi up' goes on there."
+        )
         try:
             lines = str(self._coolify.get(f"/databases/{uuid}/logs", lines=20)["logs"]).strip()
         except CoolifyError:
