@@ -33,13 +33,14 @@ fi
 
 say "Building $image from $base_image (a minute or more if the base image has to be downloaded)"
 container=schema-notifications-verify-$$-$RANDOM
-id_file=$(mktemp)
-trap 'docker rm --force --volumes "$container" >/dev/null 2>&1 || true; rm -f "$id_file"' EXIT
+unproven=$container:unproven
+trap 'docker rm --force --volumes "$container" >/dev/null 2>&1 || true; docker image rm "$unproven" >/dev/null 2>&1 || true' EXIT
 trap 'exit 1' INT TERM HUP
-# The classic builder is on every engine, and gives the same id for the same input. The tag comes after the proof.
-DOCKER_BUILDKIT=0 docker build --build-arg "BASE_IMAGE=$base_image" --iidfile "$id_file" "$(dirname "${BASH_SOURCE[0]}")" >&2 ||
+# The classic builder is on every engine, and gives the same id for the same input. The tag comes after the proof; until then the
+# image has a name of its own, or it would go when somebody removes the same image under another name.
+DOCKER_BUILDKIT=0 docker build --build-arg "BASE_IMAGE=$base_image" --tag "$unproven" "$(dirname "${BASH_SOURCE[0]}")" >&2 ||
 	fail "the build of $image failed: see the lines above"
-id=$(<"$id_file")
+id=$(docker image inspect --format '{{.Id}}' "$unproven")
 if [[ $id == "$former_id" ]]; then
 	say "$image is unchanged, and was verified when it was built"
 	echo "$id"

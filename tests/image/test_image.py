@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import time
 import uuid
@@ -97,6 +98,26 @@ def test_an_image_that_fails_its_proof_gets_no_tag(context: Path, tag: str, file
     assert result.returncode == 1
     assert result.stdout == ""
     assert docker("image", "inspect", "--format", "{{.Id}}", tag).strip() == good
+
+
+def test_the_same_image_under_another_name_may_go_meanwhile(
+    context: Path, tag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as another stack's that is destroyed, between this build and its proof."""
+    (context / "init-schema-notifications.sql").open("a").write(f"-- {tag}\n")  # no other test builds this one
+    other = f"{tag}0"
+    assert build("--image", other, "--base-image", BASE_IMAGE, context=context).returncode == 0
+    shim = tmp_path / "docker"
+    shim.write_text(
+        f'#!/bin/sh\n[ "$1" != run ] || {shutil.which("docker")} image rm {other} >&2\nexec {shutil.which("docker")} "$@"\n'
+    )
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    result = build("--image", tag, "--base-image", BASE_IMAGE, context=context)
+    assert result.returncode == 0, result.stderr
+    assert "Untagged" in result.stderr
+    names = json.loads(docker("image", "inspect", "--format", "{{json .RepoTags}}", result.stdout.strip()))
+    assert names == [tag], "and no name is left of the build itself"
 
 
 def test_the_context_may_have_lost_its_modes(context: Path, tag: str) -> None:
