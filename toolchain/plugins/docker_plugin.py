@@ -198,8 +198,11 @@ class DockerResource(Resource):
         return Difference(update, keys - update, delete_before_replace="name" not in keys)
 
     def _ordered(self, values: Values) -> Values:
+        def by_content(item: Any) -> str:
+            return json.dumps(item, sort_keys=True)  # an object's keys come over the wire in any order
+
         return {
-            key: sorted(value, key=json.dumps) if key in self.sets and isinstance(value, list) else value
+            key: sorted(value, key=by_content) if key in self.sets and isinstance(value, list) else value
             for key, value in values.items()
         }
 
