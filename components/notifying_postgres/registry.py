@@ -13,6 +13,7 @@ from .coolify.rules import major_version
 from .errors import InvalidArgument
 from .host import Host
 
+# With its full number, since the tag `2` moves.
 DEFAULT_REGISTRY_IMAGE = "registry:2.8.3"
 
 # Starts the registry unless it runs, pushes the image, and proves with a pull that Coolify will get it.

@@ -74,7 +74,7 @@ def test_never_creates_twice() -> None:
     for lost in (httpx.Response(500), httpx.ReadTimeout("slow")):
         answer, seen = script(lost, httpx.Response(201, json={}))
         coolify, _ = client(answer)
-        with pytest.raises(CoolifyError, match="may have been created all the same"):
+        with pytest.raises(CoolifyError, match="may have been done all the same"):
             coolify.create("/databases/postgresql", {"name": "x"})
         assert len(seen) == 1
     for early in (httpx.Response(429), httpx.ConnectError("refused")):

@@ -23,8 +23,8 @@ _ABILITIES = {"GET": "read", "POST": "write", "PATCH": "write", "DELETE": "write
 _ACTIONS = ("/start", "/stop", "/restart")
 
 _DOUBT = (
-    "\nIt may have been created all the same, and the next deploy would create another: look in Coolify's dashboard first, "
-    "and delete it there, or adopt a database with 'pulumi import' and the uuid in its URL."
+    "\nIt may have been done all the same, and the next deploy would do it again: look in Coolify's dashboard first. What was "
+    "created can be deleted there, or, a database, adopted with 'pulumi import' and the uuid in its URL."
 )
 
 

@@ -454,7 +454,9 @@ class Databases:
         )
         try:
             lines = str(self._coolify.get(f"/databases/{uuid}/logs", lines=20)["logs"]).strip()
-        except CoolifyError:
+        except CoolifyError as error:
+            if error.status != 400:
+                return f"{sentence} Its log cannot be read: {error}"
             # Coolify has logs only of containers that run.
             advice = f"Most often the image cannot be pulled: try 'docker pull {image}' on the server."
             return f"{sentence} Its container does not run. {advice}"
