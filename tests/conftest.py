@@ -1,5 +1,6 @@
 """Tests that need more than Python packages say what they lack, and are skipped; under `make test` what is lacking is an error."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,10 @@ NEEDS = {
     "image": ("docker",),
     "toolchain": ("docker", "pulumi", "sshd"),
 }
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and the programs that the tests interrupt would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
