@@ -47,7 +47,7 @@ lint: ## Check style, types and shell scripts
 test: ## Set up, lint, and run all tests; what is missing is an error, nothing is skipped
 	@toolchain/setup --tests --languages
 	@$(MAKE) lint
-	@$(ENV) && NOTHING_SKIPPED=1 pytest -n 2 --dist worksteal
+	@$(ENV) && NOTHING_SKIPPED=1 pytest -n 4 --dist worksteal  # 4 also on 2 cores: half of the time is waiting
 
 bench: ## Measure what it all costs (10 minutes), into docs/benchmarks.md
 	@toolchain/setup --tests
