@@ -13,7 +13,10 @@ def test_a_database_in_coolify_from_config_to_notice(fake: FakeCoolify, sshd: Ss
     place = {"project": "shop", "environment": "production", "server": "localhost"}
     orders: dict[str, Any] = {"password": "first", "coolify": {**place, "tags": ["shop"]}}
     stack.config |= {**sshd.config, "coolifyUrl": fake.url, "coolifyToken": fake.token, "databases": {"orders": orders}}
-    stack.up()
+    # Whoever waits sees for what: the build, the first start, the proof.
+    told = stack.up()
+    for step in ("Building ", "it is not started yet", "waiting for running:healthy", "CREATE TABLE"):
+        assert step in told, told
     outputs = stack.outputs()
     [uuid] = fake.databases
     assert outputs["urls"] == {"orders": f"postgresql://postgres:first@{uuid}:5432/orders"}
@@ -29,8 +32,14 @@ def test_a_database_in_coolify_from_config_to_notice(fake: FakeCoolify, sshd: Ss
     assert re.search("orders-check .*updat", stack.up())
 
     # Another password: PostgreSQL has it before Coolify's record does, and no restart is needed.
-    # A deploy that breaks off between the two is mended by the next.
+    # A deploy that breaks off before the first, or between the two, is mended by the next.
     orders["password"] = "second"
+    command = docker("exec", uuid, "which", "schema-notifications-converge")
+    docker("exec", uuid, "chmod", "-x", command)
+    assert "orders-converge" in stack.up(fails=True)
+    connect(uuid, "first", "orders").close()
+    assert fake.databases[uuid].fields["postgres_password"] == "first"
+    docker("exec", uuid, "chmod", "+x", command)
     fake.abilities.remove("write")
     assert "ability 'write'" in stack.up(fails=True)
     connect(uuid, "second", "orders").close()

@@ -231,6 +231,12 @@ def test_adopting_finds_the_arguments(deploy: Deploy, fake: FakeCoolify) -> None
     assert deploy.databases.update(database, read[0], expected)["ready"] is True
     assert len(started(fake)) == 1
 
+    # Which variables it has, an import does not know: they are sent, and take effect by a restart.
+    state = deploy.databases.update(database, read[0], {**expected, "environmentVariables": {"TZ": "UTC"}})
+    assert [variable["value"] for variable in fake.databases[database].variables] == ["UTC"]
+    assert state["ready"] is True
+    assert started(fake)[1:] == [f"/databases/{database}/restart"]
+
 
 def test_arguments_taken_away_go_back_to_the_default(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
     conf = "shared_buffers = 32MB\nunix_socket_directories = '/var/run/postgresql,/tmp'"

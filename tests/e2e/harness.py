@@ -206,7 +206,10 @@ class Stack:
             names = docker(*listing).split()
             if names:
                 docker(kind, "rm", "-f", *names)
-        docker("image", "rm", f"{self.name}:16", check=False)
+        # Also by the name under which Coolify pulls it, or it would keep the registry of later stacks.
+        for image in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split():
+            if image.rpartition("/")[2].startswith(f"{self.name}:"):
+                docker("image", "rm", image, check=False)
         shutil.rmtree(self.home)
 
 
