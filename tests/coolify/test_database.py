@@ -115,7 +115,7 @@ def test_a_rebuilt_image_reaches_it_and_the_data_stays(deploy: Deploy, fake: Fak
             assert connection.execute("SELECT answer FROM kept").fetchall() == [(42,)]
             assert tags_of_notices(connection, "DROP TABLE kept") == ["DROP TABLE"]
     finally:
-        docker("rm", "-f", database, check=False)
+        docker("rm", "-fv", database, check=False)
         docker("image", "rm", rebuilt, name, check=False)
 
 

@@ -104,7 +104,7 @@ def test_it_stays_for_containers_that_use_its_images(registry: Registry) -> None
         assert f"The registry {registry.container} stays" in done.stderr
         assert docker("inspect", "--format", "{{.State.Running}}", registry.container) == "true"
     finally:
-        docker("rm", container)
+        docker("rm", "-v", container)
 
 
 def test_it_stays_for_the_images_of_other_stacks(registry: Registry) -> None:
@@ -135,7 +135,7 @@ def test_it_comes_back_when_its_process_ends(registry: Registry) -> None:
 @pytest.mark.parametrize("state", ["running", "stopped", "unused"])
 def test_the_nightly_cleanup_leaves_image_container_and_registry(registry: Registry, tmp_path: Path, state: str) -> None:
     managed, plain = (f"coolify-test-{uuid.uuid4().hex[:8]}" for _ in range(2))
-    own = ["--label", f"coolify-test={tmp_path.name}", "-e", "POSTGRES_PASSWORD=x"]
+    own = ["--label", f"coolify-test={tmp_path.name}", "-e", "POSTGRES_PASSWORD=x", "--tmpfs", "/var/lib/postgresql/data"]
     if state != "unused":
         # A database as Coolify labels it, and a plain container as this project labels it.
         docker("run", "-d", "--name", managed, *own, "--label", "coolify.type=database", registry.reference)

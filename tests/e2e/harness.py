@@ -205,7 +205,7 @@ class Stack:
             )
             names = docker(*listing).split()
             if names:
-                docker(kind, "rm", "-f", *names)
+                docker(kind, "rm", "-fv" if kind == "container" else "-f", *names)
         # Also by the name under which Coolify pulls it, or it would keep the registry of later stacks.
         for image in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split():
             if image.rpartition("/")[2].startswith(f"{self.name}:"):
