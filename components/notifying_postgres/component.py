@@ -1,7 +1,7 @@
 """NotifyingPostgres: PostgreSQL databases that announce their schema changes, on one Docker host."""
 
 from collections.abc import Mapping
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import pulumi
 
@@ -125,6 +125,11 @@ class NotifyingPostgres(pulumi.ComponentResource):
                 )
 
         self.image_id = image_id
-        self.databases = pulumi.Output.all(**{key: one.outputs for key, one in provisioned.items()})
-        self.urls = pulumi.Output.secret(pulumi.Output.all(**{key: one.url for key, one in provisioned.items()}))
+        self.databases = _by_name({key: one.outputs for key, one in provisioned.items()})
+        self.urls = pulumi.Output.secret(_by_name({key: one.url for key, one in provisioned.items()}))
         self.register_outputs({"image_id": self.image_id, "databases": self.databases, "urls": self.urls})
+
+
+def _by_name(outputs: Mapping[str, pulumi.Output[Any]]) -> pulumi.Output[Any]:
+    # Output.all of nothing is a list.
+    return pulumi.Output.all(**outputs) if outputs else pulumi.Output.from_input({})

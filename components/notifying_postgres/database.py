@@ -473,7 +473,7 @@ def _check_command(values: list[Any]) -> str:
     # The name in the URL is for whoever reads a failure; the way goes by the id, so that a new container is checked again.
     words = [_url([user, None, database_name, container_name]), "--container", container, "--password-stdin"]
     if url is not None:
-        words += ["--ssh", url, *(f"--ssh-option={option}" for option in ssh_options)]
+        words += ["--ssh", url, *(f"--ssh-option={option}" for option in shlex.split(ssh_options))]
     return f"{workstation.python()} -m schema_changes check {shlex.join(words)}{_comment(why)}"
 
 

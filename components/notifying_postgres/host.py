@@ -152,7 +152,8 @@ class Host:
     :ivar url: ``ssh://user@address:port``, or None for this machine.
     :ivar provider: the docker provider for resources on this host.
     :ivar ready: the command that others depend on: it ran on the host and found Docker there.
-    :ivar ssh_options: the words to give to `ssh` before the address, or None for this machine.
+    :ivar ssh_options: the options to give to `ssh` before the address, as shell words, or None for this machine. (Not as a list:
+        each Output.all would make an output of each of its elements.)
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class Host:
         self._parent = parent
         self._connection: remote.ConnectionArgs | None = None
         self.url: pulumi.Output[str] | None = None
-        self.ssh_options: pulumi.Output[list[str]] | None = None
+        self.ssh_options: pulumi.Output[str] | None = None
 
         if url is None:
             for key, value in {"privateKeyFile": private_key_file, "hostKey": host_key}.items():
@@ -193,7 +194,8 @@ class Host:
                     "DOCKER_CONTEXT is set, and the docker provider would go there instead of to the host: unset it"
                 )
             self.url = address.apply(str)
-            self.ssh_options = pulumi.Output.all(address, pin).apply(lambda both: ssh_options(both[0], both[1], private_key_file))
+            options = pulumi.Output.all(address, pin).apply(lambda both: ssh_options(both[0], both[1], private_key_file))
+            self.ssh_options = options.apply(shlex.join)
             self._connection = remote.ConnectionArgs(
                 user=address.apply(lambda a: a.user),
                 host=address.apply(lambda a: a.host),
@@ -202,7 +204,7 @@ class Host:
                 host_key=pin,
             )
             self.provider = docker.Provider(
-                f"{name}-docker", host=self.url, ssh_opts=self.ssh_options, opts=pulumi.ResourceOptions(parent=parent)
+                f"{name}-docker", host=self.url, ssh_opts=options, opts=pulumi.ResourceOptions(parent=parent)
             )
 
         # Local even for a remote host: it goes the way the docker provider will go, by `ssh`, and opens the connection they share.
@@ -223,7 +225,7 @@ class Host:
             if not options:
                 return text
             return (
-                f"{shlex.join(['ssh', *options, *ssh_target(parse_address(url))])} sh -s -- {known} <<'SCRIPT'\n{text}SCRIPT\n"
+                f"ssh {options} {shlex.join(ssh_target(parse_address(url)))} sh -s -- {known} <<'SCRIPT'\n{text}SCRIPT\n"
                 "status=$?; test $status -ne 255 ||"
                 f" echo For the reason above, the host cannot be reached: {where}. Nothing was changed. >&2; exit $status\n"
             )

@@ -299,6 +299,14 @@ def test_an_encrypted_key_file_is_sent_to_the_agent(deploy: Callable[..., Deploy
         deploy(program(databases={}, **SSH | {"private_key_file": "~/locked"}))
 
 
+def test_no_databases_are_empty_maps(deploy: Callable[..., Deployment]) -> None:
+    def run() -> dict[str, Any]:
+        component = NotifyingPostgres("pg", {"databases": {}})
+        return {"databases": component.databases, "urls": component.urls}
+
+    assert deploy(run).result["value"] == {"databases": {}, "urls": {}}
+
+
 def test_an_agent_serves_instead_of_a_key_file(deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/tmp/agent")
     made = deploy(program(databases={}, host="ssh://a@db.example", host_key=HOST_KEY))
