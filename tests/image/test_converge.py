@@ -128,4 +128,4 @@ def test_nothing_to_do_is_quick(start: Callable[..., Server], image16: str) -> N
     begin = time.monotonic()
     for _ in range(5):
         server.converge("x")
-    assert (time.monotonic() - begin) / 5 < 1
+    assert (time.monotonic() - begin) / 5 < 3  # seconds; a busy machine may take one

@@ -32,11 +32,10 @@ def test_the_script_prints_the_id_alone(image: str, tag: str) -> None:
 
 def test_the_same_again_is_the_same_image_at_once(image: str, tag: str) -> None:
     first = build("--image", tag, "--base-image", BASE_IMAGE)
-    start = time.monotonic()
     again = build("--yes", "--image", tag, "--base-image", BASE_IMAGE)
-    assert time.monotonic() - start < 5
     assert again.stdout == first.stdout
     assert "unchanged" in again.stderr
+    assert "Verifying" not in again.stderr
 
 
 def test_it_asks_before_it_rebuilds(tag: str) -> None:

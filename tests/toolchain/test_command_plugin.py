@@ -131,7 +131,7 @@ def test_the_plugin_ends_at_once_when_the_engine_says_so(start_plugin: Any) -> N
     plugin.create("Local", {"create": "true"})
     begun = time.monotonic()
     plugin.stop()
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
 
 
 # remote.Command
