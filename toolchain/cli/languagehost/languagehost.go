@@ -89,7 +89,7 @@ func Start(program string, arguments ...string) (*grpc.ClientConn, error) {
 
 // Forward hands a call to an old host, and its responses to the engine.
 func Forward(stream grpc.ServerStream, method string, request Message, host *grpc.ClientConn) error {
-	forward, err := host.NewStream(stream.Context(), &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, method)
+	forward, err := host.NewStream(stream.Context(), &grpc.StreamDesc{ServerStreams: true}, method)
 	if err != nil {
 		return err
 	}
