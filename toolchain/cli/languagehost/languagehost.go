@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"syscall"
@@ -35,6 +36,14 @@ func (unread) Unmarshal(data []byte, v any) error { *v.(*Message) = bytes.Clone(
 // Serve answers the engine until the engine ends this process. Each call has one request, and one response or several.
 func Serve(answer func(stream grpc.ServerStream, method string, request Message) error) {
 	runtime.LockOSThread() // the old hosts end with the thread that started them
+	// The engine's way to end a host. A shell starts what it runs in the background with this signal ignored, and then the
+	// engine would wait for five seconds.
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt)
+	go func() {
+		<-interrupted
+		os.Exit(0)
+	}()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err == nil {
 		server := grpc.NewServer(grpc.ForceServerCodec(unread{}), grpc.MaxRecvMsgSize(1<<30),
