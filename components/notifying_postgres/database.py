@@ -13,7 +13,6 @@ import pulumi
 import pulumi_docker as docker
 from pulumi_command import local
 
-from . import workstation
 from .coolify import CoolifyArgs, CoolifyDatabase, CoolifyDatabaseArgs, CoolifyPassword
 from .errors import InvalidArgument, camel_case, checked, refuse_unknown
 from .host import Host
@@ -256,7 +255,7 @@ def provision_container(
     # Names that are not given stay what they were, whatever they are derived from: another volume would be an empty database.
     volume = docker.Volume(
         f"{resource}-data",
-        name=database.volume_name or pulumi.Output.concat(container_name, "-data"),
+        name=database.volume_name or container_name.apply(lambda known: f"{known}-data"),
         opts=pulumi.ResourceOptions(
             parent=parent,
             provider=host.provider,
@@ -392,18 +391,17 @@ class _Server:
         """Brings the extension in every database of the server up to date, and the superuser's password."""
         limited = not self.host.is_local
         script = pulumi.Output.all(self.container, self.why).apply(lambda both: _converge_script(both[0], both[1], limit=limited))
-        line = pulumi.Output.concat(self.password, "\n")
-        return self.host.command(f"{self.resource}-converge", create=script, stdin=line, depends_on=[after])
+        return self.host.command(f"{self.resource}-converge", create=script, stdin=self.password.apply(_line), depends_on=[after])
 
     def check(self, after: pulumi.Resource) -> local.Command:
         """Proves, from this machine, that a schema change in the database is announced."""
-        database, host = self.database, self.host
+        database = self.database
         return local.Command(
             f"{self.resource}-check",
             create=pulumi.Output.all(
-                self.container, self.container_name, database.user, database.database_name, host.url, host.ssh_options, self.why
+                self.host.check, self.container, self.container_name, database.user, database.database_name, self.why
             ).apply(_check_command),
-            stdin=pulumi.Output.concat(self.password, "\n"),
+            stdin=self.password.apply(_line),
             logging=local.Logging.STDERR,
             opts=pulumi.ResourceOptions(parent=self.parent, depends_on=[after]),
         )
@@ -469,12 +467,14 @@ def _converge_script(container: str, why: str | None, *, limit: bool) -> str:
 
 
 def _check_command(values: list[Any]) -> str:
-    container, container_name, user, database_name, url, ssh_options, why = values
+    check, container, container_name, user, database_name, why = values
     # The name in the URL is for whoever reads a failure; the way goes by the id, so that a new container is checked again.
     words = [_url([user, None, database_name, container_name]), "--container", container, "--password-stdin"]
-    if url is not None:
-        words += ["--ssh", url, *(f"--ssh-option={option}" for option in shlex.split(ssh_options))]
-    return f"{workstation.python()} -m schema_changes check {shlex.join(words)}{_comment(why)}"
+    return f"{check} {shlex.join(words)}{_comment(why)}"
+
+
+def _line(password: str) -> str:
+    return f"{password}\n"
 
 
 def _comment(why: str | None) -> str:

@@ -154,6 +154,7 @@ class Host:
     :ivar ready: the command that others depend on: it ran on the host and found Docker there.
     :ivar ssh_options: the options to give to `ssh` before the address, as shell words, or None for this machine. (Not as a list:
         each Output.all would make an output of each of its elements.)
+    :ivar check: the shell command that checks a database on this host, up to what tells which.
     """
 
     def __init__(
@@ -176,6 +177,7 @@ class Host:
             for key, value in {"privateKeyFile": private_key_file, "hostKey": host_key}.items():
                 if value is not None:
                     raise InvalidArgument("host", None, f"{key} belongs to a host; give ssh://user@address:port")
+            way = pulumi.Output.from_input("")
             self.provider = docker.Provider(f"{name}-docker", opts=pulumi.ResourceOptions(parent=parent))
         else:
             address = checked(url, parse_address)
@@ -196,6 +198,9 @@ class Host:
             self.url = address.apply(str)
             options = pulumi.Output.all(address, pin).apply(lambda both: ssh_options(both[0], both[1], private_key_file))
             self.ssh_options = options.apply(shlex.join)
+            way = pulumi.Output.all(self.url, options).apply(
+                lambda both: " " + shlex.join(["--ssh", both[0], *(f"--ssh-option={option}" for option in both[1])])
+            )
             self._connection = remote.ConnectionArgs(
                 user=address.apply(lambda a: a.user),
                 host=address.apply(lambda a: a.host),
@@ -206,6 +211,9 @@ class Host:
             self.provider = docker.Provider(
                 f"{name}-docker", host=self.url, ssh_opts=options, opts=pulumi.ResourceOptions(parent=parent)
             )
+
+        check = f"{workstation.python()} -m schema_changes check"
+        self.check = way.apply(lambda words: check + words)
 
         # Local even for a remote host: it goes the way the docker provider will go, by `ssh`, and opens the connection they share.
         # It is the same resource for both kinds of host, so that going from one to the other is noticed as well.
