@@ -1,6 +1,6 @@
 """What the image adds to its base: bytes, layers, and time to the first connection.
 
-python benchmarks/container.py        (1 minute; prints Markdown; needs Docker)
+python benchmarks/container.py        (2 minutes; prints Markdown; needs Docker)
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def first_start(image: str) -> float:
         docker("rm", "--force", "--volumes", container)
 
 
-def run(rounds: int = 12) -> Report:
+def run(rounds: int = 30) -> Report:
     report = Report()
-    say("image: build, size, first start (1 minute)")
+    say("image: build, size, first start (2 minutes)")
     ours = f"benchmark-{uuid.uuid4().hex[:8]}:16"
     build = ["bash", str(CONTEXT / "build-postgres-image.sh"), "--yes", "--image", ours, "--base-image", BASE_IMAGE]
     subprocess.run(build, check=True, capture_output=True)
