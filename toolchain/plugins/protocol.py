@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import grpc
 from google.protobuf import any_pb2, empty_pb2, json_format, struct_pb2
-from pulumi.runtime.proto import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
+from messages import engine_pb2, engine_pb2_grpc, plugin_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
 SIGNATURE = "4dabf18193072939515e22adb298388d"  # the key that tells a marked value from an ordinary object
 SECRET = "1b47061264138c4ac30d75fd1eb44270"  # noqa: S105
