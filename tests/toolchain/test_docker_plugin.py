@@ -162,7 +162,7 @@ def test_a_refresh_finds_what_somebody_changed_and_the_next_up_mends_it(docker_p
 
 
 def test_a_refresh_finds_a_container_gone(docker_plugin: Plugin, sleeping: Made) -> None:
-    docker("rm", "-f", sleeping.id)
+    docker("rm", "-f", "-v", sleeping.id)
     assert docker_plugin.read(sleeping).id == ""
     docker_plugin.delete(sleeping)
 

@@ -89,7 +89,7 @@ def test_a_programs_life_under_the_engine(tmp_path: Path, unique_name: str) -> N
     stack.pulumi("refresh", "--yes", "--skip-preview")
     stack.up()
     assert docker("inspect", "--format", "{{.Id}} {{.State.Running}}", unique_name) == f"{first} true"
-    docker("rm", "-f", unique_name)
+    docker("rm", "-f", "-v", unique_name)
     stack.pulumi("refresh", "--yes", "--skip-preview")
     stack.up()
     second = stack.pulumi("stack", "output", "id").strip()
