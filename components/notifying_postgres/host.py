@@ -154,7 +154,7 @@ class Host:
     :ivar ready: the command that others depend on: it ran on the host and found Docker there.
     :ivar ssh_options: the options to give to `ssh` before the address, as shell words, or None for this machine. (Not as a list:
         each Output.all would make an output of each of its elements.)
-    :ivar check: the shell command that checks a database on this host, up to what tells which.
+    :ivar check: the shell command that checks a database on this host, but for the arguments that say which database.
     """
 
     def __init__(

@@ -1,4 +1,8 @@
-"""The messages of Pulumi's plugin protocol, from its SDK without the rest of it: to load that would double a plugin's start."""
+"""The messages of Pulumi's plugin protocol, from its SDK but without the rest of it.
+
+To load the whole SDK would make the start of a plugin half as long again. A process that loads this module has nothing
+else of `pulumi`.
+"""
 
 from __future__ import annotations
 

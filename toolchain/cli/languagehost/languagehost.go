@@ -98,6 +98,8 @@ func Start(program string, arguments ...string) (*grpc.ClientConn, error) {
 
 // Forward hands a call to an old host, and its responses to the engine.
 func Forward(stream grpc.ServerStream, method string, request Message, host *grpc.ClientConn) error {
+	// Not a stream of requests: a refusal can be here before the request is sent, and sending to a stream would then fail with
+	// EOF, while for a single request gRPC goes on to the refusal.
 	forward, err := host.NewStream(stream.Context(), &grpc.StreamDesc{ServerStreams: true}, method)
 	if err != nil {
 		return err
