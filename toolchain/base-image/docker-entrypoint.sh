@@ -29,9 +29,7 @@ make_cluster() {
 	local -a arguments
 	eval "arguments=($POSTGRES_INITDB_ARGS)"
 	[[ -z ${POSTGRES_INITDB_WALDIR:-} ]] || arguments+=(--waldir="$POSTGRES_INITDB_WALDIR")
-	# The official build looks for the socket in /var/run/postgresql; this one's psql in /tmp.
-	initdb -D "$PGDATA" --username="$POSTGRES_USER" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") \
-		--set listen_addresses='*' --set unix_socket_directories=/var/run/postgresql,/tmp "${arguments[@]}"
+	initdb -D "$PGDATA" --username="$POSTGRES_USER" --pwfile=<(printf '%s\n' "$POSTGRES_PASSWORD") "${arguments[@]}"
 	printf '\nhost all all all %s\n' "$auth" >>"$PGDATA/pg_hba.conf"
 }
 
@@ -59,10 +57,18 @@ read_settings() {
 	setting POSTGRES_INITDB_ARGS
 }
 
+# Sets `sockets` to the options that put the socket where the official build has it, beside the place where this build's programs
+# look, unless the configuration names a place of its own. It may be a file that the user brought (-c config_file=…).
+socket_options() {
+	sockets=()
+	[[ $("$@" -C unix_socket_directories) != /tmp ]] || sockets=(-c "unix_socket_directories=/var/run/postgresql,/tmp")
+}
+
 first_start() {
 	make_cluster
 	export PGPASSWORD=${PGPASSWORD-$POSTGRES_PASSWORD}
-	pg_ctl -D "$PGDATA" -w start -o "$(printf '%q ' "${@:2}" -c listen_addresses= -p "${PGPORT:-5432}")"
+	socket_options "$@"
+	pg_ctl -D "$PGDATA" -w start -o "$(printf '%q ' "${@:2}" "${sockets[@]}" -c listen_addresses= -p "${PGPORT:-5432}")"
 	if [[ $POSTGRES_DB != postgres ]]; then
 		init_psql --dbname postgres --set db="$POSTGRES_DB" <<<'CREATE DATABASE :"db";'
 	fi
@@ -83,5 +89,7 @@ if [[ ${1:-} == postgres && " $* " != *" --version "* && " $* " != *" --help "* 
 	fi
 	chmod 00700 "$PGDATA"
 	[[ -s $PGDATA/PG_VERSION ]] || first_start "$@"
+	socket_options "$@"
+	set -- "$@" "${sockets[@]}"
 fi
 exec "$@"
