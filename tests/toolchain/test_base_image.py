@@ -9,7 +9,7 @@ import pytest
 from standins import REPOSITORY, docker
 
 
-@pytest.fixture(scope="session", params=["16", "18"])
+@pytest.fixture(scope="session", params=["14", "16", "17", "18"])
 def image(request: pytest.FixtureRequest) -> str:
     build = subprocess.run(
         [REPOSITORY / "toolchain/base-image/build", request.param], check=True, stdout=subprocess.PIPE, text=True
@@ -63,6 +63,17 @@ def test_the_first_start_makes_the_database_and_runs_the_scripts(image: str, uni
     docker("start", unique_name)
     wait_for_server(unique_name)
     assert query("SELECT count(*) FROM one") == "1"
+
+
+def test_a_configuration_that_the_user_brings(image: str, unique_name: str, tmp_path: Path) -> None:
+    """As Coolify mounts one, from the first start on. The socket is where the official image has it all the same."""
+    (tmp_path / "postgresql.conf").write_text("listen_addresses = '*'\nwork_mem = '7MB'\n")
+    (tmp_path / "postgresql.conf").chmod(0o644)
+    options = ["-v", f"{tmp_path}/postgresql.conf:/etc/postgresql/postgresql.conf:ro", "-e", "POSTGRES_PASSWORD=x"]
+    docker("run", "-d", "--name", unique_name, *options, image, "postgres", "-c", "config_file=/etc/postgresql/postgresql.conf")
+    wait_for_server(unique_name)
+    for host in ([], ["-h", "/var/run/postgresql"]):
+        assert docker("exec", unique_name, "psql", "-XAtU", "postgres", *host, "-c", "SHOW work_mem") == "7MB"
 
 
 def test_without_a_password_it_does_not_start(image: str, unique_name: str) -> None:
