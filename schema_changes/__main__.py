@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .errors import SchemaChangesError
+from .relay.arguments import add_arguments as add_relay_arguments
 
 if TYPE_CHECKING:
     import psycopg
@@ -130,6 +131,16 @@ def _parser() -> argparse.ArgumentParser:
         "Print the state of the extension: versions, triggers, log, queue.  Ends with 6 when something is wrong.",
     )
     status.add_argument("--json", action="store_true", help="one JSON object")
+
+    relay = command(
+        "relay",
+        _relay,
+        "hand schema changes on to webhooks, NATS and Redis",
+        "Hand each schema change on to all sinks as a CloudEvent, until Ctrl-C.  Each sink has a cursor of its own: one that\n"
+        "is down misses nothing, and delays nobody.",
+    )
+    add_relay_arguments(relay)
+    _add_filters(relay)
 
     check = command(
         "check",
@@ -418,6 +429,15 @@ def _coloured(text: str, code: str) -> str:
     # names are chosen by users: no control sequence of theirs may reach the terminal
     text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
     return text if os.environ.get("NO_COLOR") else f"\033[{code}m{text}\033[0m"
+
+
+def _relay(options: argparse.Namespace) -> int:
+    from .relay import command
+
+    if options.status is not None:
+        return command.print_status(options.status)
+    with _connection(options, _only_database(options)) as (url, route):
+        return command.run(options, url, route)
 
 
 def _check(options: argparse.Namespace) -> int:

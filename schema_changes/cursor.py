@@ -56,6 +56,10 @@ class Position:
         """Whether the snapshot shows the changes of this (committed) transaction: as PostgreSQL's pg_visible_in_snapshot()."""
         return txid < self._xmin or (txid < self._xmax and txid not in self._running)
 
+    def shows_all_of(self, other: Position) -> bool:
+        """Whether the snapshot shows all that the other's does, as far as xmin and xmax tell: False may mean "perhaps"."""
+        return self._xmin >= other._xmax
+
     def __contains__(self, number: int) -> bool:
         index = bisect.bisect_right(self._ranges, number, key=itemgetter(0))
         return index > 0 and number <= self._ranges[index - 1][1]

@@ -1,0 +1,264 @@
+"""One database session for any number of followers, each with a cursor of its own.
+
+    async with Hub("postgresql://app@db/app") as hub:
+        async for event in hub.follow(cursor):
+            ...
+
+The hub listens once and keeps the last events in memory.  A follower that is up to date reads them from there, so that a
+thousand followers cost the database what one does.  One that comes from further back, or was too slow, is brought up by
+reading the log from its cursor, over a connection that is closed again; then it goes on in memory.
+
+How nothing is missed and nothing comes twice in between: the follower notes where the memory ends, then reads the log
+until there is no more.  All that the hub had told before was committed, so that is in the log's answer; what the hub
+tells from then on is left out where the snapshot of that answer shows it.  Meanwhile the follower's cursors are the
+snapshot plus what was told since, as the listener's own are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Any, Self, Unpack
+
+import psycopg
+
+from .cursor import Position
+from .errors import CannotListen, NotInstalled, NotPermitted, Unreachable, connection_error, describe, first_line, lost
+from .event import LOG_COLUMNS, Reset, SchemaChange, from_log_row
+from .listener import ListenOptions, listen
+from .listener import _delay as backoff
+
+Event = SchemaChange | Reset
+
+_log = logging.getLogger("schema_changes")
+
+# What is kept in memory for followers that are a little behind: events, and characters of their JSON.
+_EVENTS = 10_000
+_CHARACTERS = 32_000_000
+# Rows of the log that a follower asks for at a time.
+_ROWS = 500
+# Changes told since a follower read the log before it reads it again; bounds the length of its cursors.
+_DIRECT = 256
+
+
+class Hub:
+    """Async context manager; inside, `follow` may be called any number of times at once.
+
+    options: as for `listen`, but for cursor, store and verify.
+
+    Entering raises what `listen` raises at its start.  What ends the listener later, `follow` raises.
+    """
+
+    def __init__(self, conninfo: str = "", **options: Unpack[ListenOptions]) -> None:
+        self.where = describe(conninfo)
+        """The server and database in words."""
+        self.cursor = ""
+        """Where the feed stands: that of the last event, or from the start."""
+        self.events = 0
+        """Events so far."""
+        self._conninfo = conninfo
+        # what is handed on to others must be true: the log is believed, not the notices, which any user can send
+        self._options: ListenOptions = {**options, "verify": True}
+        # the last events, the number of the first of them, and the number of the event that follows a cursor
+        self._kept: deque[Event] = deque()
+        self._first = 0
+        self._after: dict[str, int] = {}
+        self._characters = 0
+        self._news = asyncio.Event()
+        # one connection at a time reads the log, once for all followers that stand at the same place
+        self._one = asyncio.Semaphore(1)
+        self._reads: dict[str, asyncio.Task[_Page]] = {}
+
+    async def __aenter__(self) -> Self:
+        page = await self._read(None)
+        self.cursor = page.cursor
+        self._after[self.cursor] = 0
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(lambda _: self._wake())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        tasks = [self._task, *self._reads.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    async def follow(self, cursor: str | None = None, most: int = 1) -> AsyncGenerator[list[Event], None]:
+        """Yield each change after `cursor` (from now on without one), once, for ever; and a `Reset` where nobody can tell.
+
+        They come as lists of at least one event and at most `most`: what there is, without waiting for more.  Each event's
+        cursor says where to go on after it, here or with `listen`.  Waits while the server is away, and raises what `listen`
+        raises when it is back and refuses.
+        """
+        cursor = self.cursor if cursor is None else cursor
+        while True:
+            own = None
+            number = self._after.get(cursor)
+            if number is None:
+                page = await self._missed(cursor)
+                for start in range(0, len(page.events), most):
+                    yield page.events[start : start + most]
+                number, cursor = page.number, page.cursor
+                if page.is_full:
+                    continue
+                own = Position(cursor)
+            while number >= self._first:
+                events: list[Event] = []
+                while number < self._first + len(self._kept) and len(events) < most:
+                    event = self._kept[number - self._first]
+                    number += 1
+                    if own is not None and _is_told(event, own):
+                        continue
+                    if own is not None and _covers(event, own):
+                        own = None
+                    if own is not None and isinstance(event, SchemaChange):
+                        own.add(_row(event)[1])
+                        event = replace(event, cursor=str(own))
+                    events.append(event)
+                if events:
+                    cursor = events[-1].cursor or cursor
+                    yield events
+                elif number == self._first + len(self._kept):
+                    await self._wait()
+                if own is not None and len(own) >= _DIRECT:
+                    break  # the log is read again, for a short cursor
+
+    async def _run(self) -> None:
+        options: ListenOptions = {**self._options, "cursor": self.cursor}
+        async with contextlib.aclosing(listen(self._conninfo, **options)) as events:
+            async for event in events:
+                self._keep(event)
+
+    def _keep(self, event: Event) -> None:
+        self._kept.append(event)
+        self._characters += _size(event)
+        while len(self._kept) > 1 and (len(self._kept) > _EVENTS or self._characters > _CHARACTERS):
+            gone = self._kept.popleft()
+            self._characters -= _size(gone)
+            self._first += 1
+            # Before its first event the memory cannot be entered any more.
+            for cursor in [cursor for cursor, number in itertools.islice(self._after.items(), 2) if number < self._first]:
+                del self._after[cursor]
+        self.cursor = event.cursor or self.cursor
+        self.events += 1
+        self._after.pop(self.cursor, None)
+        self._after[self.cursor] = self._first + len(self._kept)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _wait(self) -> None:
+        """For the next event; raises what ended the listener."""
+        if self._task.done():
+            self._task.result()
+        await self._news.wait()
+
+    async def _missed(self, cursor: str) -> _Page:
+        """What the log has after the cursor."""
+        if cursor not in self._reads:
+            self._reads[cursor] = task = asyncio.create_task(self._read_until_answered(cursor))
+            task.add_done_callback(lambda _: self._reads.pop(cursor))
+        return await asyncio.shield(self._reads[cursor])
+
+    async def _read_until_answered(self, cursor: str) -> _Page:
+        async with self._one:
+            attempts = 0
+            while True:
+                try:
+                    return await self._read(cursor)
+                except (Unreachable, CannotListen) as error:
+                    if self._task.done():
+                        self._task.result()
+                    attempts += 1
+                    delay = backoff(attempts, *self._options.get("backoff", (0.1, 10.0)))
+                    _log.warning("%s  Reading the log again in %.1f s.", error, delay)
+                    await asyncio.sleep(delay)
+
+    async def _read(self, cursor: str | None) -> _Page:
+        """One answer of the log, over a connection of its own."""
+        number = self._first + len(self._kept)
+        route = self._options.get("route")
+        parameters: dict[str, Any] = {"connect_timeout": 10, "fallback_application_name": "schema_changes"}
+        if route is not None:
+            await asyncio.to_thread(route.refresh)
+            parameters |= route.parameters
+        try:
+            connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, **parameters)
+        except psycopg.OperationalError as error:
+            raise connection_error(error, self.where) from error
+        try:
+            database = connection.info.dbname
+            await connection.execute("SELECT set_config('client_encoding', 'UTF8', false), set_config('DateStyle', 'ISO', false)")
+            answer = await connection.execute(
+                f"SELECT kind, cursor, {LOG_COLUMNS} FROM schema_notifications.changes_since(%s, %s)",  # noqa: S608
+                [None if cursor is None else Position(cursor).server, _ROWS],
+            )
+            *rows, (kind, fresh, *_, reason, _) = await answer.fetchall()
+        except psycopg.errors.InsufficientPrivilege as error:
+            raise NotPermitted(f"The log of {self.where} may not be read: {first_line(error)}.") from error
+        except psycopg.errors.FeatureNotSupported as error:
+            raise CannotListen(f"Cannot follow {self.where}: {first_line(error)}.") from error
+        except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
+            raise NotInstalled(f"The extension schema_notifications is not installed in {self.where}.") from error
+        except psycopg.OperationalError as error:
+            raise lost(error, self.where) from error
+        finally:
+            await connection.close()
+        events: list[Event] = []
+        if cursor is not None:
+            position = Position(cursor)
+            for _, _, *row in rows:
+                change = from_log_row(row, database=database)
+                if _row(change)[1] not in position:
+                    position.add(_row(change)[1])
+                    events.append(replace(change, cursor=str(position)))
+        if kind == "reset":
+            events.append(Reset(reason, fresh))
+        elif events:
+            events[-1] = replace(events[-1], cursor=fresh)
+        return _Page(events, fresh, len(rows) >= _ROWS, number)
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """What the log answered."""
+
+    events: list[Event]
+    cursor: str
+    is_full: bool
+    """There may be more."""
+    number: int
+    """Of the event that the hub told next, when the log was asked."""
+
+
+def _row(change: SchemaChange) -> tuple[int, int]:
+    """Transaction and id: which row of the log it is."""
+    if change.txid is None or change.id is None:
+        raise ValueError("a change that the log does not have")
+    return change.txid, change.id
+
+
+def _is_told(event: Event, position: Position) -> bool:
+    if isinstance(event, Reset):
+        return False
+    txid, number = _row(event)
+    return position.shows(txid) or number in position
+
+
+def _covers(event: Event, position: Position) -> bool:
+    """Whether who has all up to this event has all that the position's snapshot shows."""
+    return isinstance(event, Reset) or event.cursor is None or Position(event.cursor).shows_all_of(position)
+
+
+def _size(event: Event) -> int:
+    return len(event.raw) if isinstance(event, SchemaChange) else 0

@@ -1,0 +1,204 @@
+"""The relay: one session to the database, and for each sink a cursor of its own.
+
+A sink that is down is tried again, later each time, for as long as it takes; meanwhile its cursor stays, and the others
+go on.  A cursor is saved after the sink has what came before it, so a relay that dies hands the last events over again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import psycopg
+
+from ..cursor import CursorStore
+from ..errors import SchemaChangesError
+from ..event import Reset, SchemaChange
+from ..hub import Hub
+from ..listener import _delay as backoff
+from ..listener import wanted
+from ..metrics import Sample
+from .cloudevent import cloud_event
+from .sinks import Gone, NotDelivered, Sink
+
+_log = logging.getLogger("schema_changes")
+
+# Seconds before the second attempt, and at most between two.
+_BACKOFF = (0.5, 300.0)
+# Seconds that an answer may take once the relay is to end; Docker kills after 10.
+_LAST_ANSWER = 5
+
+
+class Delivery:
+    """What one sink has and has not."""
+
+    def __init__(self, name: str, sink: Sink, store: CursorStore) -> None:
+        self.name = name
+        self.sink = sink
+        self.store = store
+        self.cursor: str | None = None
+        self.delivered = 0
+        self.failures = 0
+        self.problem: str | None = None
+        """Why the last attempt failed; None when it succeeded."""
+        self.failing_since: float | None = None
+        """time.time() of the first failure after the last success."""
+        self.ended = False
+        self._oldest: datetime | None = None
+        self._ending = asyncio.Event()
+
+    @property
+    def lag(self) -> float:
+        """Seconds since the oldest change that the sink has not was made; 0 when it has all."""
+        return 0.0 if self._oldest is None else max(0.0, (datetime.now(UTC) - self._oldest).total_seconds())
+
+    def as_dict(self, stuck_after: float) -> dict[str, Any]:
+        """Its state for people and programs."""
+        return {
+            "sink": self.name,
+            "to": self.sink.where,
+            "healthy": not self.ended and not (self.failing_since is not None and time.time() - self.failing_since >= stuck_after),
+            "problem": self.problem,
+            "failing_since": None
+            if self.failing_since is None
+            else datetime.fromtimestamp(self.failing_since, UTC).isoformat(timespec="seconds"),
+            "ended": self.ended,
+            "lag_seconds": round(self.lag, 3),
+            "delivered": self.delivered,
+            "failures": self.failures,
+            "cursor": self.cursor,
+        }
+
+    async def run(self, hub: Hub, filters: dict[str, Collection[str]]) -> None:
+        """Deliver until cancelled or the sink is gone; raises what `Hub.follow` raises."""
+        self.cursor = await asyncio.to_thread(self.store.load)
+        if self.cursor is None:
+            await self._save(hub.cursor)
+        async with contextlib.aclosing(hub.follow(self.cursor, self.sink.most)) as batches:
+            async for events in batches:
+                handing_over = asyncio.create_task(self._hand_over(events, filters))
+                try:
+                    await asyncio.shield(handing_over)
+                except Gone as error:
+                    self.problem, self.ended = str(error), True
+                    _log.error("Sink %s has ended: %s.", self.name, error)
+                    return
+                except asyncio.CancelledError:
+                    # an answer that is on its way is waited for, so that the next run need not ask again
+                    self._ending.set()
+                    await asyncio.wait([handing_over], timeout=_LAST_ANSWER)
+                    handing_over.cancel()
+                    raise
+
+    async def _hand_over(self, events: Sequence[SchemaChange | Reset], filters: dict[str, Collection[str]]) -> None:
+        if chosen := [event for event in events if isinstance(event, Reset) or wanted(event, **filters)]:
+            await self._deliver(chosen)
+        if events[-1].cursor is not None:
+            await self._save(events[-1].cursor)
+
+    async def _deliver(self, events: Sequence[SchemaChange | Reset]) -> None:
+        self._oldest = min((event.timestamp for event in events if isinstance(event, SchemaChange)), default=datetime.now(UTC))
+        cloud_events = [cloud_event(event) for event in events]
+        attempts = 0
+        while True:
+            try:
+                await self.sink.deliver(cloud_events)
+                break
+            except NotDelivered as error:
+                attempts += 1
+                wait = max(backoff(attempts, *_BACKOFF), error.wait)
+                self._failed(str(error))
+                _log.warning("Sink %s does not take changes: %s.  Trying again in %.1f s.", self.name, error, wait)
+                await self._pause(wait)
+        self.delivered += len(events)
+        self.problem = self.failing_since = self._oldest = None
+
+    async def _save(self, cursor: str) -> None:
+        attempts = 0
+        while True:
+            try:
+                await asyncio.to_thread(self.store.save, cursor)
+                break
+            except (OSError, psycopg.Error) as error:
+                attempts += 1
+                wait = backoff(attempts, 0.1, 10)
+                reason = " ".join(str(error).split())
+                self._failed(f"its cursor cannot be saved: {reason}")
+                _log.warning("The cursor of sink %s cannot be saved: %s.  Trying again in %.1f s.", self.name, reason, wait)
+                await self._pause(wait)
+        self.cursor = cursor
+        self.problem = self.failing_since = None
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._ending.wait()
+            raise asyncio.CancelledError
+
+    def _failed(self, problem: str) -> None:
+        self.failures += 1
+        self.problem = problem
+        self.failing_since = self.failing_since or time.time()
+
+
+class Relay:
+    """Follows one database and hands each change on to all sinks.
+
+    filters: `schemas`, `kinds` and `tags`, as for `listen`.
+    stuck_after: seconds after which a sink that takes nothing makes the relay unhealthy.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        deliveries: Sequence[Delivery],
+        *,
+        stuck_after: float = 300,
+        filters: dict[str, Collection[str]] | None = None,
+    ) -> None:
+        self.hub = hub
+        self.deliveries = deliveries
+        self._stuck_after = stuck_after
+        self._filters = filters or {}
+
+    async def run(self) -> None:
+        """Until cancelled.
+
+        Raises what `listen` raises, what a store raises at the start, and `SchemaChangesError` when no sink is left.
+        """
+        async with self.hub:
+            tasks = [asyncio.create_task(delivery.run(self.hub, self._filters)) for delivery in self.deliveries]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+                for task in done:
+                    task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                for delivery in self.deliveries:
+                    await delivery.sink.close()
+        why = "; ".join(f"{delivery.name}: {delivery.problem}" for delivery in self.deliveries)
+        raise SchemaChangesError(f"No sink wants any more changes ({why}).")
+
+    def status(self) -> dict[str, Any]:
+        """The state of all sinks: `healthy` unless one is stuck or has ended."""
+        sinks = [delivery.as_dict(self._stuck_after) for delivery in self.deliveries]
+        healthy = all(sink["healthy"] for sink in sinks)
+        return {"healthy": healthy, "database": self.hub.where, "events": self.hub.events, "sinks": sinks}
+
+    def samples(self) -> Iterable[Sample]:
+        """The numbers for OpenMetrics."""
+        yield "counter", "schema_changes_events", "Changes and resets that came from the database.", {}, self.hub.events
+        for one in self.deliveries:
+            labels = {"sink": one.name}
+            yield "counter", "schema_changes_deliveries", "Changes and resets that the sink took.", labels, one.delivered
+            yield "counter", "schema_changes_delivery_failures", "Attempts that failed.", labels, one.failures
+            yield "gauge", "schema_changes_lag_seconds", "Age of the oldest change that the sink has not.", labels, one.lag
+            healthy = one.as_dict(self._stuck_after)["healthy"]
+            yield "gauge", "schema_changes_sink_healthy", "1 unless the sink is stuck or has ended.", labels, float(healthy)

@@ -1,0 +1,114 @@
+"""The relay, its sinks and the database are killed at random: nothing is lost, and nothing twice where the sink can know."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.postgres import Cluster
+from tests.relay.servers import NatsServer, Receiver, RedisServer, Relay, names, wait_until
+from tests.relay.test_nats_and_redis import in_nats, in_redis
+
+
+class Writers:
+    """Commit tables until stopped, through whatever happens to the server; `made` has those that were certainly committed."""
+
+    def __init__(self, url: str, number: int) -> None:
+        self.made: set[str] = set()
+        self._url = url
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._write, args=(index,)) for index in range(number)]
+
+    def __enter__(self) -> Writers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _write(self, index: int) -> None:
+        chance = random.Random(index)
+        count = 0
+        while not self._stopped.is_set():
+            with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self._url, connect_timeout=2) as connection:
+                while not self._stopped.is_set():
+                    some = [f"t{index}_{count + more}" for more in range(chance.choice([1, 1, 1, 7]))]
+                    count += len(some)
+                    for name in some:
+                        connection.execute(f"CREATE TABLE {name} ()")
+                    if chance.random() < 0.1:
+                        connection.rollback()
+                        continue
+                    connection.commit()
+                    self.made |= {f"public.{name}" for name in some}
+                    time.sleep(chance.random() * 0.1)
+            time.sleep(0.05)
+
+
+@pytest.mark.parametrize("seconds", [12, pytest.param(150, marks=pytest.mark.soak)])
+def test_killed_at_random(receiver: Receiver, nats: NatsServer, redis: RedisServer, cursors: Path, seconds: int) -> None:
+    with Cluster(settings={"fsync": "on", "synchronous_commit": "on"}) as cluster:
+        database = cluster.create_database("app")
+        relay = Relay(
+            *("--to", f"hook={receiver.url}", "--to", f"nats={nats.url}/app.schema", "--to", f"redis={redis.url}/schema"),
+            *("--cursors", cursors, database),
+        )
+        relay.start()
+        wait_until(relay.is_ready, "the relay")
+        kills: Counter[str] = Counter()
+        ends = time.monotonic() + seconds
+        try:
+            with Writers(database, 4) as writers:
+                while time.monotonic() < ends:
+                    time.sleep(random.random())
+                    victim = random.choice([relay, relay, receiver, nats, redis, cluster])
+                    kills[type(victim).__name__] += 1
+                    victim.kill()
+                    time.sleep(random.choice([0, 0.3, 1]))
+                    victim.start()
+                    if relay.process is None or relay.process.poll() is not None:
+                        relay.start()  # it was started while the database was away
+                wait_until(lambda: len(writers.made) > 100, "100 changes")
+            if relay.process.poll() is not None:
+                relay.start()
+            wait_until(relay.is_ready, "the relay")
+            existing = {
+                f"public.{name}"
+                for (name,) in cluster.execute(
+                    "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'", "app"
+                )
+            }
+            assert writers.made <= existing
+
+            def missing() -> set[str]:
+                return (
+                    existing - set(names(receiver.taken()))
+                    | existing - set(names(in_redis(redis)))
+                    | existing - set(names(asyncio.run(in_nats(nats))))
+                )
+
+            wait_until(lambda: all(sink["lag_seconds"] == 0 for sink in relay.status()["sinks"]), "the last delivery", 60)
+            wait_until(lambda: not missing(), "every change")
+            time.sleep(1)
+            assert missing() == set()
+        finally:
+            print(kills, relay.status())  # shown when the test fails
+            relay.kill()
+            print(relay.said)
+        assert sorted(names(in_redis(redis))) == sorted(existing)
+        assert sorted(names(asyncio.run(in_nats(nats)))) == sorted(existing)
+        # a receiver of webhooks knows repetitions by the id: one at most for each time that it or the relay was killed
+        ids = Counter(request["id"] for request in receiver.requests())
+        assert len(ids) == len(existing)
+        assert ids.total() - len(ids) <= kills["Relay"] + kills["Receiver"]
