@@ -36,12 +36,11 @@ listen: ## Watch the dev database's schema changes live
 	@toolchain/setup
 	@$(ENV) && python toolchain/dev.py listen
 
-# Each folder of programs and tests is checked by itself: they have modules of the same name, such as __main__ and conftest.
 lint: ## Check style, types and shell scripts
 	@toolchain/setup
 	@$(ENV) && ruff check --quiet . && ruff format --quiet --check .
-	@$(ENV) && mypy --no-error-summary -p notifying_postgres -p schema_changes && for code in __main__.py components/__main__.py \
-	  toolchain benchmarks examples/other-stack tests/*/; do MYPYPATH=tests:tests/e2e:tests/coolify mypy --no-error-summary "$$code"; done
+	@$(ENV) && mypy --no-error-summary schema_changes components/notifying_postgres toolchain benchmarks tests
+	@$(ENV) && for program in __main__.py components/__main__.py examples/other-stack; do mypy --no-error-summary "$$program"; done
 	@$(ENV) && shellcheck $(SHELL_SCRIPTS)
 
 test: ## Set up, lint, and run all tests; what is missing is an error, nothing is skipped

@@ -16,7 +16,6 @@ import selectors
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +26,7 @@ from measure import Aim, Comparison, Report, beside, in_turn, percentile, say
 from psycopg import pq
 from psycopg.conninfo import make_conninfo
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from tests.postgres import Cluster
+from tests.support.postgres import Cluster
 
 TRIGGERS = Path(__file__).parent / "triggers"
 # Also the names of the databases.

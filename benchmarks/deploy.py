@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,9 +14,9 @@ from pathlib import Path
 
 from measure import Aim, Report, beside, in_turn, say
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "e2e"))
-
-from harness import Stack, docker, start_sshd, stop_sshd
+from tests.support.docker import docker
+from tests.support.sshd import start_sshd, stop_sshd
+from tests.support.stack import Stack
 
 DATABASES = 20
 WARM_UP = {"warm-up": {"retainData": False}}

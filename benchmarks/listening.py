@@ -7,22 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
 import psycopg
 from measure import Comparison, Report, beside, percentile, say
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from schema_changes import listen
-from tests.postgres import Cluster
+from tests.support.postgres import Cluster
 
 Client = Callable[[str], AsyncGenerator[Any, None]]
 CHANGES = 5000

@@ -1,27 +1,29 @@
-"""Tests that need more than Python packages say what they lack, and are skipped; under `make test` what is lacking is an error."""
+"""Fixtures that several folders use, and what a test needs beside Python packages."""
 
 import signal
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-from tests.needs import lack
+from tests.support.needs import need
 
-NEEDS = {
-    "consumers": ("docker", "npm", "pulumi", "pulumi-language-nodejs", "pulumi-language-yaml"),
-    "coolify": ("docker", "pulumi"),
-    "e2e": ("docker", "pulumi", "sshd"),
-    "image": ("docker",),
-    "toolchain": ("docker", "pulumi", "sshd"),
-}
+pytest_plugins = ("tests.support.sshd", "tests.support.stack")
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and the programs that the tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        folder = Path(item.path).relative_to(Path(__file__).parent).parts[0]
-        if reason := lack(*NEEDS.get(folder, ())):
-            item.add_marker(pytest.mark.skip(reason=reason))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What was skipped is told in one line for each reason, not for each test: pytest folds lines of the same place."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        report.longrepr = (str(Path(__file__).parent), None, report.longrepr[2])  # type: ignore[assignment]
+    return report
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        need(*mark.args)

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_coolify import FakeCoolify
-from harness import Stack
 from notifying_postgres.component import NotifyingPostgresArgs
 from notifying_postgres.coolify import CoolifyArgs
 from notifying_postgres.database import DatabaseArgs
+
+from tests.support.coolify import FakeCoolify
+from tests.support.stack import Stack
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVxhN0aWcGcRKD4xrK1mPGs5lYvW0pJ7dEmTfYkkXyL"
 DATABASE = {

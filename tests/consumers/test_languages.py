@@ -1,7 +1,6 @@
 """The examples in other languages, on the real engine: what they make is what a Python program makes."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -11,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import REPOSITORY, Stack, docker
 from notifying_postgres import NotifyingPostgresArgs
 from notifying_postgres.errors import camel_case
-from test_other_stack import PINS, install
 
-BASE_IMAGE = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "postgres:16-alpine")
+from tests.e2e.test_other_stack import PINS, install
+from tests.support import REPOSITORY
+from tests.support.docker import BASE_IMAGE, docker
+from tests.support.stack import Stack
+
+pytestmark = pytest.mark.needs("docker", "npm", "pulumi", "pulumi-language-nodejs", "pulumi-language-yaml")
+
 Start = Callable[[Path, str], Stack]
 
 

@@ -3,9 +3,11 @@
 import re
 from typing import Any
 
-from fake_coolify import FakeCoolify, docker
-from harness import Sshd, Stack
-from test_database import connect, tags_of_notices
+from tests.coolify.test_database import connect, tags_of_notices
+from tests.support.coolify import FakeCoolify
+from tests.support.docker import docker
+from tests.support.sshd import Sshd
+from tests.support.stack import Stack
 
 
 def test_a_database_in_coolify_from_config_to_notice(fake: FakeCoolify, sshd: Sshd, stack: Stack, registry_image: str) -> None:

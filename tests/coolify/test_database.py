@@ -7,11 +7,13 @@ from typing import Any
 
 import psycopg
 import pytest
-from coolify_fixtures import Deploy, Registry
-from fake_coolify import FakeCoolify, Refusal, docker
 from notifying_postgres.coolify.client import Coolify, CoolifyError
 from notifying_postgres.coolify.database import Databases, Incomplete, Refused
 from notifying_postgres.coolify.handlers import DatabaseHandler
+
+from tests.coolify.fixtures import Deploy, Registry
+from tests.support.coolify import FakeCoolify, Refusal
+from tests.support.docker import docker
 
 GOOD: dict[str, Any] = {"project": "shop", "environment": "production", "server": "localhost", "startTimeout": 60}
 

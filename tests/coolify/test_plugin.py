@@ -10,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coolify_fixtures import REPOSITORY, Registry
-from fake_coolify import FakeCoolify, docker
 from notifying_postgres.component import NotifyingPostgres
 from notifying_postgres.coolify.plugin import Plugin
+
+from tests.coolify.fixtures import Registry
+from tests.support import REPOSITORY
+from tests.support.coolify import FakeCoolify
+from tests.support.docker import docker
+from tests.support.needs import need
 
 PROJECT = f"""\
 name: notifying-postgres
@@ -66,6 +70,7 @@ class Program:
 
 @pytest.fixture
 def program(tmp_path: Path, fake: FakeCoolify) -> Iterator[Program]:
+    need("pulumi")
     folder = tmp_path / "stack"
     (folder / "state").mkdir(parents=True)
     (folder / "Pulumi.yaml").write_text(PROJECT)

@@ -11,9 +11,10 @@ import uuid
 from pathlib import Path
 
 import pytest
-from coolify_fixtures import Registry, shell
-from fake_coolify import docker
 from notifying_postgres.registry import registry_scripts
+
+from tests.coolify.fixtures import Registry, shell
+from tests.support.docker import docker
 
 
 def nightly_cleanup(folder: Path, names: list[str]) -> None:

@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytest
-from documented_requests import problems as undocumented
-from fake_coolify import mount_by_expression
 from hypothesis import given
 from hypothesis import strategies as st
 from notifying_postgres.coolify import rules
 from notifying_postgres.coolify.handlers import DatabaseHandler, PasswordHandler
 from notifying_postgres.registry import pullable_name, registry_port
+
+from tests.support.coolify import mount_by_expression
+from tests.support.documented_requests import problems as undocumented
 
 GOOD: dict[str, Any] = {"image": "127.0.0.1:16/pg:16-0123", "project": "p", "environment": "e", "server": "s"}
 

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from harness import REPOSITORY, Sshd, Stack, docker, start_sshd, stop_sshd
+
+from tests.support import REPOSITORY
+from tests.support.docker import docker
+from tests.support.sshd import Sshd, start_sshd, stop_sshd
+from tests.support.stack import Stack
 
 
 @pytest.fixture(params=["local", "ssh"])

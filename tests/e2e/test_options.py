@@ -1,14 +1,16 @@
 """What users of Pulumi expect of any component: options, aliases, references, and previews that say what would be replaced."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import Sshd, Stack, docker, start_sshd, stop_sshd
-from test_deploy import edit_image
+
+from tests.e2e.test_deploy import edit_image
+from tests.support.docker import BASE_IMAGE, docker
+from tests.support.sshd import Sshd, start_sshd, stop_sshd
+from tests.support.stack import Stack
 
 PROGRAM = Path(__file__).parent / "options"
 
@@ -16,8 +18,7 @@ PROGRAM = Path(__file__).parent / "options"
 @pytest.fixture
 def stack(tmp_path: Path) -> Iterator[Stack]:
     made = Stack(tmp_path, PROGRAM, "options")
-    base_image = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "postgres:16-alpine")
-    made.config = {"name": made.name, "image": f"{made.name}:16", "baseImage": base_image, "databases": {"app": {}}}
+    made.config = {"name": made.name, "image": f"{made.name}:16", "baseImage": BASE_IMAGE, "databases": {"app": {}}}
     made.init()
     yield made
     made.remove()

@@ -10,7 +10,10 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-from harness import REPOSITORY, Sshd, Stack, docker
+from tests.support import REPOSITORY
+from tests.support.docker import BASE_IMAGE, docker
+from tests.support.sshd import Sshd
+from tests.support.stack import Stack
 
 # The versions that the tests run with, or a newer SDK could ask for a newer plugin than is here.
 PINS = [f"{name}=={importlib.metadata.version(name)}" for name in ("pulumi", "pulumi-command", "pulumi-docker")]
@@ -53,7 +56,7 @@ def test_another_stack_has_it_from_the_wheel(tmp_path: Path, sshd: Sshd) -> None
 
     stack = Stack(tmp_path / "stack", program=project, project="other-stack")
     stack.env["PATH"] = f"{programs}:{os.environ['PATH']}"
-    stack.config = {"image": f"{stack.name}:16", "baseImage": os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "postgres:16-alpine")}
+    stack.config = {"image": f"{stack.name}:16", "baseImage": BASE_IMAGE}
     stack.config |= sshd.config
     stack.init()
     try:

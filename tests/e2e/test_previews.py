@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from harness import Sshd, Stack, start_sshd, stop_sshd
-from test_deploy import edit_image
+
+from tests.e2e.test_deploy import edit_image
+from tests.support.sshd import Sshd, start_sshd, stop_sshd
+from tests.support.stack import Stack
 
 
 @pytest.fixture(scope="module")

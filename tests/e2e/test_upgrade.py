@@ -3,7 +3,8 @@
 import re
 import shutil
 
-from harness import REPOSITORY, Stack
+from tests.support import REPOSITORY
+from tests.support.stack import Stack
 
 
 def carry_older_image(stack: Stack) -> None:

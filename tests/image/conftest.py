@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from containers import BASE_IMAGE, BASE_IMAGE_18, CONTEXT, Server, build, docker
+
+from tests.image.containers import BASE_IMAGE_18, CONTEXT, Server, build
+from tests.support.docker import BASE_IMAGE, docker
 
 
 @pytest.fixture(scope="session", params=[BASE_IMAGE, BASE_IMAGE_18])

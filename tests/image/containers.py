@@ -1,23 +1,15 @@
-"""What the tests of the image call: docker, the build script, a container."""
+"""What the tests of the image call: the build script, a container."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
-CONTEXT = Path(__file__).parents[2] / "image"
-BASE_IMAGE = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "postgres:16-alpine")
+from tests.support import REPOSITORY
+from tests.support.docker import BASE_IMAGE, docker
+
+CONTEXT = REPOSITORY / "image"
 BASE_IMAGE_18 = BASE_IMAGE.replace("16", "18")
-
-
-def docker(*arguments: str, stdin: str | None = None, check: bool = True) -> str:
-    """What a docker command prints; its errors too unless it must succeed."""
-    result = subprocess.run(["docker", *arguments], check=False, input=stdin or "", text=True, capture_output=True)
-    if check:
-        assert result.returncode == 0, f"docker {' '.join(arguments)}: {result.stdout}{result.stderr}"
-        return result.stdout
-    return result.stdout + result.stderr
 
 
 def build(*options: str, context: Path = CONTEXT) -> subprocess.CompletedProcess[str]:
@@ -37,10 +29,12 @@ class Server:
 
     def psql(self, *statements: str, database: str = "postgres", user: str = "postgres") -> str:
         commands = [word for statement in statements for word in ("-c", statement)]
-        return docker("exec", self.name, "psql", "-XqAt", "-U", user, "-d", database, *commands).strip()
+        return docker("exec", self.name, "psql", "-XqAt", "-U", user, "-d", database, *commands)
 
     def converge(self, password: str = "", check: bool = True) -> str:
-        return docker("exec", "-i", self.name, "schema-notifications-converge", stdin=f"{password}\n", check=check)
+        """Its lines, each with its end; what it says of a failure too unless it must succeed."""
+        command = ("exec", "-i", self.name, "schema-notifications-converge")
+        return docker(*command, stdin=f"{password}\n", check=check, errors=not check) + "\n"
 
     def logs(self) -> str:
         return docker("logs", self.name, check=False)

@@ -4,17 +4,20 @@ import time
 from collections.abc import Callable
 
 import pytest
-from containers import BASE_IMAGE, Server, docker
+
+from tests.image.containers import Server
+from tests.support.docker import BASE_IMAGE, docker
+
+pytestmark = pytest.mark.needs("docker")
 
 LOGIN = ("psql", "-XqAt", "-h", "127.0.0.1", "-U", "postgres", "-d", "postgres", "-c", "SELECT 1")
 
 
 def login(server: Server, password: str) -> str:
     """Over TCP from outside the container's own loopback, where the official image asks for the password."""
-    address = docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", server.name).strip()
-    return docker(
-        "exec", "--env", f"PGPASSWORD={password}", server.name, *(address if w == "127.0.0.1" else w for w in LOGIN), check=False
-    )
+    address = docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", server.name)
+    words = (address if word == "127.0.0.1" else word for word in LOGIN)
+    return docker("exec", "--env", f"PGPASSWORD={password}", server.name, *words, check=False, errors=True)
 
 
 @pytest.mark.parametrize(

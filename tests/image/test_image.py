@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from containers import BASE_IMAGE, Server, build, docker
+
+from tests.image.containers import Server, build
+from tests.support import REPOSITORY
+from tests.support.docker import BASE_IMAGE, docker
+
+pytestmark = pytest.mark.needs("docker")
 
 
 @pytest.fixture
@@ -25,7 +30,7 @@ def test_the_script_prints_the_id_alone(image: str, tag: str) -> None:
     base = BASE_IMAGE if image.endswith("16") else BASE_IMAGE.replace("16", "18")
     result = build("--image", tag, "--base-image", base)
     assert result.returncode == 0
-    assert result.stdout == docker("image", "inspect", "--format", "{{.Id}}", tag)
+    assert result.stdout.strip() == docker("image", "inspect", "--format", "{{.Id}}", tag)
     assert result.stdout.startswith("sha256:")
     assert "built and verified" in result.stderr
 
@@ -47,7 +52,7 @@ def test_it_asks_before_it_rebuilds(tag: str) -> None:
     for answer, done in (("n", False), ("", False), ("y", True)):
         main, terminal = pty.openpty()
         os.write(main, f"{answer}\n".encode())
-        script = Path(__file__).parents[2] / "image" / "build-postgres-image.sh"
+        script = REPOSITORY / "image" / "build-postgres-image.sh"
         result = subprocess.run(
             ["bash", script, "--image", tag, "--base-image", BASE_IMAGE],
             check=False, stdin=terminal, text=True, capture_output=True,
@@ -70,7 +75,7 @@ def test_what_it_refuses(options: list[str], says: str) -> None:
 
 def test_no_engine(tag: str) -> None:
     result = subprocess.run(
-        ["bash", Path(__file__).parents[2] / "image" / "build-postgres-image.sh", "--image", tag],
+        ["bash", REPOSITORY / "image" / "build-postgres-image.sh", "--image", tag],
         check=False, env={**os.environ, "DOCKER_HOST": "unix:///nowhere.sock"}, text=True, capture_output=True,
     )  # fmt: skip
     assert result.returncode == 1

@@ -5,7 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from containers import BASE_IMAGE, Server, build, docker
+
+from tests.image.containers import Server, build
+from tests.support.docker import BASE_IMAGE, docker
+
+pytestmark = pytest.mark.needs("docker")
 
 REFUSAL = "PostgreSQL is not started: the server of another container runs on the same data"
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from proxy import Proxy
 
-from tests.postgres import Cluster
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))  # its harness has an sshd
+from tests.listener.proxy import Proxy
+from tests.support.postgres import Cluster
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from types import TracebackType
 
 import psycopg
 
-from tests.needs import program
-from tests.postgres import Cluster
+from tests.support.needs import program
+from tests.support.postgres import Cluster
 
 
 class PgBouncer:

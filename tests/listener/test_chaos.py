@@ -16,9 +16,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from proxy import Proxy
 
-from tests.postgres import Cluster
+from tests.listener.proxy import Proxy
+from tests.support.postgres import Cluster
 
 WRITERS = 8
 CHANGES = 2000

@@ -13,9 +13,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from pgbouncer import PgBouncer
 
-from tests.postgres import Cluster, execute
+from tests.listener.pgbouncer import PgBouncer
+from tests.support.postgres import Cluster, execute
 
 
 def check(*words: str, stdin: str = "", **environment: str) -> tuple[int, dict[str, Any], str]:

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from commands import COMMAND, line, listening, names, run
-from pgbouncer import PgBouncer
 
 from schema_changes import errors
-from tests.postgres import Cluster, execute
+from tests.listener.commands import COMMAND, line, listening, names, run
+from tests.listener.pgbouncer import PgBouncer
+from tests.support import REPOSITORY
+from tests.support.postgres import Cluster, execute
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
@@ -253,8 +254,7 @@ def test_a_connection_lost_while_the_log_is_asked_is_told(cluster: Cluster, data
 
 
 def test_the_wheel_has_the_command_and_needs_no_pulumi(database: str, tmp_path: Path) -> None:
-    repository = Path(__file__).parents[2]
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, repository], check=True)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, REPOSITORY], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     programs = tmp_path / "venv/bin"
@@ -267,7 +267,7 @@ def test_the_wheel_has_the_command_and_needs_no_pulumi(database: str, tmp_path: 
 
 
 def test_help_and_wrong_usage() -> None:
-    document = (Path(__file__).parents[2] / "docs/listening.md").read_text().replace("`", "")
+    document = (REPOSITORY / "docs/listening.md").read_text().replace("`", "")
     documented = re.findall(r"^\| (\d) \| (.+) \|$", document, re.MULTILINE)
     raised = {kind.exit_code for kind in vars(errors).values() if hasattr(kind, "exit_code")}
     assert {int(code) for code, _ in documented} == raised | {0, 2}

@@ -16,26 +16,23 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from commands import COMMAND, line, listening, names, run
-from harness import Sshd, start_sshd, stop_sshd
 
 from schema_changes import SchemaChange, listen
 from schema_changes.errors import Unreachable
 from schema_changes.route import Route
-from tests.needs import program
+from tests.listener.commands import COMMAND, line, listening, names, run
+from tests.support import REPOSITORY
+from tests.support.docker import docker
+from tests.support.needs import need, program
+from tests.support.sshd import Sshd, start_sshd, stop_sshd
 
-REPOSITORY = Path(__file__).parents[2]
 PASSWORD = 'a password\'s "own" quotes'
-
-
-def docker(*words: str) -> str:
-    return subprocess.run([program("docker"), *words], check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[str]:
     """The image, built as by hand."""
-    program("docker")
+    need("docker")
     name = f"listener-test-{uuid.uuid4().hex[:8]}:16"
     base = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE")
     words = ["--yes", "--image", name, *(["--base-image", base] if base else [])]

@@ -18,8 +18,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from pgbouncer import PgBouncer
-from proxy import Proxy
 
 from schema_changes import (
     Batch,
@@ -33,7 +31,9 @@ from schema_changes import (
     listen_sync,
 )
 from schema_changes.errors import CannotListen, LoginRefused, NotInstalled, NotPermitted, SchemaChangesError, Unreachable
-from tests.postgres import Cluster, execute
+from tests.listener.pgbouncer import PgBouncer
+from tests.listener.proxy import Proxy
+from tests.support.postgres import Cluster, execute
 
 Event = SchemaChange | Reset
 

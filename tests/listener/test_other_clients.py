@@ -22,10 +22,10 @@ import asyncpg  # type: ignore[import-untyped]
 import psycopg
 import pytest
 
-from tests.needs import program
-from tests.postgres import Cluster, execute
+from tests.support import REPOSITORY
+from tests.support.needs import program
+from tests.support.postgres import Cluster, execute
 
-REPOSITORY = Path(__file__).parents[2]
 EXAMPLE = REPOSITORY / "examples/node-listener"
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres import Cluster
 from tests.relay.servers import NatsServer, Receiver, RedisServer
+from tests.support.postgres import Cluster
 
 
 @pytest.fixture(scope="session")

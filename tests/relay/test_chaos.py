@@ -13,9 +13,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.postgres import Cluster
 from tests.relay.servers import NatsServer, Receiver, RedisServer, Relay, names, wait_until
 from tests.relay.test_nats_and_redis import in_nats, in_redis
+from tests.support.postgres import Cluster
 
 
 class Writers:
@@ -72,7 +72,9 @@ def test_killed_at_random(receiver: Receiver, nats: NatsServer, redis: RedisServ
             with Writers(database, 4) as writers:
                 while time.monotonic() < ends:
                     time.sleep(random.random())
-                    victim = random.choice([relay, relay, receiver, nats, redis, cluster])
+                    victims: list[Relay | Receiver | NatsServer | RedisServer | Cluster]
+                    victims = [relay, relay, receiver, nats, redis, cluster]
+                    victim = random.choice(victims)
                     kills[type(victim).__name__] += 1
                     victim.kill()
                     time.sleep(random.choice([0, 0.3, 1]))
@@ -80,7 +82,7 @@ def test_killed_at_random(receiver: Receiver, nats: NatsServer, redis: RedisServ
                     if relay.process is None or relay.process.poll() is not None:
                         relay.start()  # it was started while the database was away
                 wait_until(lambda: len(writers.made) > 100, "100 changes")
-            if relay.process.poll() is not None:
+            if relay.process is None or relay.process.poll() is not None:
                 relay.start()
             wait_until(relay.is_ready, "the relay")
             existing = {

@@ -14,8 +14,8 @@ import redis as redis_client
 
 from schema_changes.errors import SchemaChangesError
 from schema_changes.relay.sinks import NotDelivered, open_sink
-from tests.postgres import execute
 from tests.relay.servers import NatsServer, RedisServer, Relay, names, wait_until
+from tests.support.postgres import execute
 
 
 async def in_nats(server: NatsServer, stream: str = "app_schema", login: dict[str, str] | None = None) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.postgres import execute
 from tests.relay.servers import SECRET, Receiver, Relay, names, wait_until
+from tests.support.postgres import execute
 
 
 def test_each_change_is_one_signed_cloud_event(database: str, receiver: Receiver, cursors: Path) -> None:

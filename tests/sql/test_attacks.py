@@ -2,7 +2,8 @@
 
 import psycopg
 import pytest
-from conftest import Database
+
+from tests.sql.database import Database
 
 # In alice's schema: every function, operator, type and cast-like helper of pg_catalog under the same name and with the same
 # arguments, each of which tells that it was called. What cannot be made (pseudo-type arguments and such) is left out.

@@ -3,7 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import Database
+
+from tests.sql.database import Database
 
 
 def test_all_is_well(database: Database) -> None:

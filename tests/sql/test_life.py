@@ -6,7 +6,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Database
+
+from tests.sql.database import Database
 
 # All that an installation consists of, in a form that two databases can be compared by.
 CATALOG = """

@@ -8,9 +8,9 @@ import uuid
 
 import psycopg
 import pytest
-from conftest import Database
 
-from tests.postgres import Cluster
+from tests.sql.database import Database
+from tests.support.postgres import Cluster
 
 
 def test_from_now_on(database: Database) -> None:

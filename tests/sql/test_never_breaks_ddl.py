@@ -5,7 +5,8 @@ import time
 
 import psycopg
 import pytest
-from conftest import Database, described
+
+from tests.sql.database import Database, described
 
 # What may befall the feed (as a superuser may do it), and what the WARNING must say.
 FAULTS = {

@@ -13,10 +13,10 @@ from typing import Any
 
 import psycopg
 import pytest
-from conftest import Database, described
 
-from tests import needs
-from tests.postgres import Cluster
+from tests.sql.database import Database, described
+from tests.support import needs
+from tests.support.postgres import Cluster
 
 # For every tag in the firing matrix of event triggers (PostgreSQL's documentation, "Event Trigger Firing Matrix"):
 # what prepares the command, the command, and what its notice must tell. Two more need code in C: see `module`.

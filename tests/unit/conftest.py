@@ -1,3 +1,3 @@
-from mocked import deploy, workstation
+from tests.unit.mocked import deploy, workstation
 
 __all__ = ["deploy", "workstation"]

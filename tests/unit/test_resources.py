@@ -8,9 +8,10 @@ from typing import Any
 
 import pulumi
 import pytest
-from mocked import HOST_KEY, Deployment
 from notifying_postgres import NotifyingPostgres
 from pulumi_command import local
+
+from tests.unit.mocked import HOST_KEY, Deployment
 
 SSH = {"host": "ssh://deploy@db.example:2222", "host_key": HOST_KEY, "private_key_file": "~/id_ed25519"}
 

@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from notifying_postgres.coolify.plugin import PACKAGE, VERSION, schema
 from notifying_postgres.errors import camel_case
 from pulumi.provider.experimental.component import ComponentProvider
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.support import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,11 @@
 import subprocess
 import time
 
-from standins import REPOSITORY
+import pytest
+
+from tests.support import REPOSITORY
+
+pytestmark = pytest.mark.needs("docker", "pulumi")
 
 
 def test_setting_up_again_is_silent_quick_and_changes_nothing() -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import grpc
 import pytest
-from standins import SIGNATURE, Plugin, Sshd, in_parallel, secret
+
+from tests.stand_ins.plugins import SIGNATURE, Plugin, in_parallel, secret
+from tests.support.sshd import Sshd
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 ARCHIVE = "0def7320c3a5731c473e5ecbe6d01bc7"
@@ -97,7 +99,7 @@ def test_secrets_stay_secret(command: Plugin, sshd: Sshd) -> None:
     made = command.create("Local", {"create": "cat", "stdin": secret("hidden"), "environment": {"A": secret("b")}})
     assert made.state["stdin"] == secret("hidden")
     assert made.state["environment"] == {"A": secret("b")}
-    partly = sshd.connection(privateKey=secret(sshd.private_key.read_text()))
+    partly = sshd.connection(privateKey=secret(sshd.private_key_file.read_text()))
     checked = command.check("Remote", {"connection": partly, "create": "true"})
     assert checked["connection"][SIGNATURE], "completed by defaults, and no less secret for it"
     assert checked["connection"]["value"]["perDialTimeout"] == 15
@@ -158,7 +160,7 @@ def test_twenty_commands_at_once_share_a_connection(start_plugin: Any, sshd: Ssh
 
 
 def test_only_the_pinned_host_key_is_accepted(command: Plugin, sshd: Sshd, tmp_path: Path) -> None:
-    stranger = sshd.private_key.with_name("stranger.pub").read_text()
+    stranger = sshd.private_key_file.with_name("stranger.pub").read_text()
     before, mark = sshd.logins(), tmp_path / "ran"
     with pytest.raises(grpc.RpcError) as error:
         connection = sshd.connection(hostKey=stranger, dialErrorLimit=1)

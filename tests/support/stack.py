@@ -1,107 +1,28 @@
-"""The real Pulumi CLI, a private sshd on loopback, the real Docker engine of this machine."""
+"""Stacks of the real Pulumi CLI, with what they make on the real Docker engine of this machine."""
 
 import json
 import os
-import pwd
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-REPOSITORY = Path(__file__).parents[2]
-
-
-def docker(*words: str, check: bool = True) -> str:
-    """Runs `docker` and returns what it prints; with `check`, its errors are the test's."""
-    output = subprocess.STDOUT if words[0] == "logs" else subprocess.PIPE  # a container's stderr is part of its log
-    done = subprocess.run(["docker", *words], stdout=subprocess.PIPE, stderr=output, text=True, check=False)
-    if check and done.returncode:
-        raise AssertionError(f"docker {' '.join(words)}: {done.stderr}")
-    return done.stdout.strip()
-
-
-@dataclass
-class Sshd:
-    """A private sshd that lets this user in with a key of its own."""
-
-    address: str
-    host_key: str
-    private_key_file: Path
-    pid: int
-    log: Path
-
-    @property
-    def config(self) -> dict[str, Any]:
-        return {"host": self.address, "hostKey": self.host_key, "privateKeyFile": str(self.private_key_file)}
-
-
-def start_sshd(folder: Path, **settings: str) -> Sshd:
-    """Starts an sshd with the default limits of sshd; `settings` go into its configuration."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    home = folder / "home"
-    home.mkdir(exist_ok=True)
-    lines = {
-        "Port": str(port),
-        "ListenAddress": "127.0.0.1",
-        "HostKey": str(folder / "host"),
-        "AuthorizedKeysFile": str(folder / "user.pub"),
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PermitRootLogin": "prohibit-password",
-        "PasswordAuthentication": "no",
-        "Subsystem": "sftp internal-sftp",
-        **settings,
-    }
-    config = folder / "sshd_config"
-    config.write_text("".join(f"{key} {value}\n" for key, value in lines.items()))
-    Path("/run/sshd").mkdir(exist_ok=True)  # where sshd, when root, goes to be without rights
-    sshd = shutil.which("sshd") or "/usr/sbin/sshd"
-    log = folder / "sshd.log"
-    process = subprocess.Popen([sshd, "-D", "-f", config, "-E", log], start_new_session=True)
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        if process.poll() is not None:
-            raise AssertionError(f"sshd ended: {log.read_text()}")
-        time.sleep(0.05)
-    user = pwd.getpwuid(os.getuid()).pw_name
-    host_key = " ".join((folder / "host.pub").read_text().split()[:2])
-    return Sshd(f"ssh://{user}@127.0.0.1:{port}", host_key, folder / "user", process.pid, log)
-
-
-def stop_sshd(sshd: Sshd) -> None:
-    os.killpg(sshd.pid, signal.SIGTERM)
-    os.waitpid(sshd.pid, 0)
-
-
-@pytest.fixture(scope="session")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
-    server = start_sshd(tmp_path_factory.mktemp("sshd"))
-    yield server
-    stop_sshd(server)
+from tests.support import REPOSITORY
+from tests.support.docker import docker
+from tests.support.needs import need
 
 
 class Stack:
     """A stack of the project's own program, with a backend, a home folder and a name of its own."""
 
     def __init__(self, folder: Path, program: Path = REPOSITORY, project: str = "notifying-postgres") -> None:
+        need("docker", "pulumi")
         self.name = f"e2e-{uuid.uuid4().hex[:8]}"
         self.program = program
         self.project = project

@@ -5,11 +5,15 @@ import runpy
 import subprocess
 import tarfile
 import uuid
-from pathlib import Path
 
-from standins import docker
+import pytest
 
-remove_without_name = runpy.run_path(str(Path(__file__).parents[2] / "toolchain" / "dev.py"))["remove_without_name"]
+from tests.support import REPOSITORY
+from tests.support.docker import docker
+
+pytestmark = pytest.mark.needs("docker")
+
+remove_without_name = runpy.run_path(str(REPOSITORY / "toolchain" / "dev.py"))["remove_without_name"]
 
 
 def small_image(*name: str) -> str:

@@ -6,7 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
-from standins import REPOSITORY, docker
+
+from tests.support import REPOSITORY
+from tests.support.docker import docker
+
+pytestmark = pytest.mark.needs("docker")
 
 
 @pytest.fixture(scope="session", params=["14", "16", "17", "18"])

@@ -1,9 +1,6 @@
 """The stand-in plugins as the engine sees them: processes spoken to in the plugin protocol; a private sshd; the Docker engine."""
 
 import os
-import pwd
-import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -11,7 +8,6 @@ import uuid
 from collections.abc import Iterator
 from concurrent import futures
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,8 +15,11 @@ import pytest
 from google.protobuf import empty_pb2, json_format, struct_pb2
 from pulumi.runtime.proto import engine_pb2_grpc, provider_pb2, provider_pb2_grpc
 
-REPOSITORY = Path(__file__).parents[2]
-IMAGE = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "postgres:16-alpine")
+from tests.support import REPOSITORY
+from tests.support.docker import docker
+from tests.support.needs import need
+from tests.support.sshd import Sshd, start_sshd, stop_sshd
+
 TOKENS = {
     "Local": "command:local:Command",
     "Remote": "command:remote:Command",
@@ -40,10 +39,6 @@ def struct(values: dict[str, Any]) -> struct_pb2.Struct:
     out = struct_pb2.Struct()
     out.update(values)
     return out
-
-
-def docker(*words: str) -> str:
-    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout.strip()
 
 
 class Engine(engine_pb2_grpc.EngineServicer):
@@ -170,63 +165,20 @@ def docker_plugin(start_plugin: Any) -> Plugin:
     return plugin
 
 
-@dataclass
-class Sshd:
-    """A private sshd with sshd's own limits, and the key that it lets this user in with."""
-
-    port: int
-    host_key: str
-    private_key: Path
-    log: Path
-
-    def connection(self, **more: Any) -> dict[str, Any]:
-        user = pwd.getpwuid(os.getuid()).pw_name
-        settings = {"host": "127.0.0.1", "port": self.port, "user": user, "hostKey": self.host_key}
-        return {**settings, "privateKey": self.private_key.read_text(), **more}
-
-    def logins(self) -> int:
-        return self.log.read_text().count("Accepted publickey")
-
-
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """One that gives what it runs this process's PATH, and beside its keys one of a stranger."""
     folder = tmp_path_factory.mktemp("sshd")
-    for name in ("host", "user", "stranger"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    settings = {
-        "Port": port,
-        "ListenAddress": "127.0.0.1",
-        "HostKey": folder / "host",
-        "AuthorizedKeysFile": folder / "user.pub",
-        "PidFile": "none",
-        "StrictModes": "no",
-        "UsePAM": "no",
-        "PermitRootLogin": "prohibit-password",
-        "SetEnv": f"PATH={os.environ['PATH']}",
-    }
-    (folder / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
-    if os.getuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    program = shutil.which("sshd") or "/usr/sbin/sshd"
-    process = subprocess.Popen([program, "-D", "-f", folder / "config", "-E", folder / "log"])
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
-        yield Sshd(port, (folder / "host.pub").read_text().strip(), folder / "user", folder / "log")
-    finally:
-        process.terminate()
-        process.wait()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / "stranger"], check=True)
+    server = start_sshd(folder, SetEnv=f"PATH={os.environ['PATH']}")
+    yield server
+    stop_sshd(server)
 
 
 @pytest.fixture
 def unique_name() -> Iterator[str]:
     """A name for what a test makes on the Docker engine; whatever bears it is removed afterwards."""
+    need("docker")
     name = f"toolchain-{uuid.uuid4().hex[:8]}"
     yield name
     for kind, remove in (("container", ["rm", "-f", "-v"]), ("network", ["rm"]), ("volume", ["rm"])):

@@ -1,4 +1,11 @@
-"""What some tests need and Python packages do not bring: programs, and a Docker engine with an image to build on."""
+"""What some tests need and Python packages do not bring: programs, and a Docker engine with an image to build on.
+
+A fixture or a test that needs one asks for it, `need("docker")` or `program("pgbouncer")`; a module says what all its tests need:
+
+    pytestmark = pytest.mark.needs("docker", "pulumi")
+
+What is lacking skips the test, one line of pytest's summary for each reason; under `make test` it is an error.
+"""
 
 import functools
 import os
@@ -7,7 +14,7 @@ import subprocess
 
 import pytest
 
-BASE_IMAGE = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "postgres:16-alpine")
+from tests.support.docker import BASE_IMAGE
 
 
 def _path(program: str) -> str | None:
@@ -25,16 +32,16 @@ def missing(program: str) -> str | None:
     return None
 
 
-def lack(*programs: str) -> str | None:
-    """Why a test cannot run, or None.  Under `make test` what is missing is an error: `pytest.UsageError`."""
+def need(*programs: str) -> None:
+    """Skips the test that asks unless all is there.  Under `make test` what is missing is an error: `pytest.UsageError`."""
     lacking = [words for program in programs if (words := missing(program))]
     if lacking and os.environ.get("NOTHING_SKIPPED"):
         raise pytest.UsageError(f"the tests need {' and '.join(lacking)}: `make test` sets up all that they need")
-    return f"needs {' and '.join(lacking)}" if lacking else None
+    if lacking:
+        pytest.skip(f"needs {' and '.join(lacking)}")
 
 
 def program(name: str) -> str:
     """The path of a program; without it the test that asks is skipped."""
-    if reason := lack(name):
-        pytest.skip(reason)
+    need(name)
     return _path(name) or name

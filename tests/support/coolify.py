@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from documented_requests import problems
+from tests.support.docker import docker
+from tests.support.documented_requests import problems
 
 Json = dict[str, Any]
 
@@ -90,13 +91,6 @@ def mount_by_expression(image: str) -> str:
 def _escaped(value: str) -> str:
     """What becomes of a variable's value on its way into the container."""
     return re.sub(r"([\\\"'])", r"\\\1", value)
-
-
-def docker(*words: str, check: bool = True) -> str:
-    run = subprocess.run(["docker", *words], capture_output=True, text=True, timeout=120, check=False)
-    if check and run.returncode:
-        raise RuntimeError(run.stderr)
-    return run.stdout.strip()
 
 
 @dataclass

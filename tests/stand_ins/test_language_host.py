@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
+pytestmark = pytest.mark.needs("pulumi-language-python")
+
 
 @pytest.fixture
 def host() -> Iterator[subprocess.Popen[str]]:

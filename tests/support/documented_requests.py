@@ -2,7 +2,7 @@
 
 The file itself is not part of this repository. After an update of Coolify, compare:
 
-    python tests/coolify/documented_requests.py openapi.json
+    python tests/support/documented_requests.py openapi.json
 
 prints how this table and that file differ; it was compared with the openapi.json of Coolify 4.3.11 (commit 379abb2), no difference.
 What the file has wrong is in MISTAKES, and in docs/coolify.md.

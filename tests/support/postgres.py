@@ -24,7 +24,9 @@ from types import TracebackType
 
 import psycopg
 
-IMAGE = Path(__file__).parent.parent / "image"
+from tests.support import REPOSITORY
+
+IMAGE = REPOSITORY / "image"
 
 
 def install(version: int = 16) -> Path:

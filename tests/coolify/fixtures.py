@@ -1,6 +1,5 @@
 """A Coolify that is not one, on the real engine: our image in a real registry on loopback, and `docker` to look behind it."""
 
-import os
 import socket
 import subprocess
 import time
@@ -10,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from fake_coolify import FakeCoolify, docker
 from notifying_postgres.coolify.client import Coolify
 from notifying_postgres.coolify.database import Databases
 from notifying_postgres.registry import registry_scripts
 
-REPOSITORY = Path(__file__).parents[2]
+from tests.support import REPOSITORY
+from tests.support.coolify import FakeCoolify
+from tests.support.docker import BASE_IMAGE, docker
+from tests.support.needs import need
 
 
 def shell(script: str) -> str:
@@ -46,12 +47,11 @@ class Registry:
 @pytest.fixture(scope="session")
 def built_image() -> Iterator[tuple[str, str]]:
     """Our image, built by its own script: its name and id."""
+    need("docker")
     name = f"coolify-test-{uuid.uuid4().hex[:8]}:16"
-    base = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", "notifying-postgres/base:16")
     script = REPOSITORY / "image" / "build-postgres-image.sh"
-    built = subprocess.run(
-        ["bash", script, "--yes", "--image", name, "--base-image", base], capture_output=True, text=True, timeout=300, check=False
-    )
+    command = ["bash", str(script), "--yes", "--image", name, "--base-image", BASE_IMAGE]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert built.returncode == 0, built.stderr
     yield name, built.stdout.strip().splitlines()[-1]
     docker("image", "rm", name, check=False)
@@ -60,6 +60,7 @@ def built_image() -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="session")
 def registry_image() -> str:
     """The registry's own image."""
+    need("docker")
     script = REPOSITORY / "toolchain" / "registry-image" / "build"
     return subprocess.run([script], capture_output=True, text=True, check=True, timeout=120).stdout.strip()
 
@@ -79,6 +80,7 @@ def registry(built_image: tuple[str, str], registry_image: str) -> Iterator[Regi
 @pytest.fixture(scope="session")
 def network() -> Iterator[str]:
     """A network as Coolify's destinations are, on which containers find each other by name."""
+    need("docker")
     name = f"coolify-test-{uuid.uuid4().hex[:8]}"
     docker("network", "create", name)
     yield name
@@ -86,16 +88,18 @@ def network() -> Iterator[str]:
 
 
 @pytest.fixture
-def fake(network: str, tmp_path: Path) -> Iterator[FakeCoolify]:
-    with FakeCoolify(tmp_path, network) as server:
-        yield server
-    assert server.undocumented == [], "every request is one that Coolify documents"
+def without_engine() -> bool:
+    """For what is between the resource and the API alone: needs no Docker engine."""
+    return True
 
 
 @pytest.fixture
-def without_engine(fake: FakeCoolify) -> None:
-    """For what is between the resource and the API alone."""
-    fake.without_engine = True
+def fake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FakeCoolify]:
+    without_engine = "without_engine" in request.fixturenames
+    with FakeCoolify(tmp_path, "absent" if without_engine else request.getfixturevalue("network")) as server:
+        server.without_engine = without_engine
+        yield server
+    assert server.undocumented == [], "every request is one that Coolify documents"
 
 
 @dataclass

@@ -7,7 +7,12 @@ from typing import Any
 
 import grpc
 import pytest
-from standins import IMAGE, Made, Plugin, Sshd, docker, in_parallel, secret
+
+from tests.stand_ins.plugins import Made, Plugin, in_parallel, secret
+from tests.support.docker import BASE_IMAGE, docker
+from tests.support.sshd import Sshd
+
+pytestmark = pytest.mark.needs("docker")
 
 UNKNOWN = "04da6b54-80e4-46f7-96ec-b56ff0331ba9"
 SLEEP = ["sleep", "1000"]
@@ -40,7 +45,7 @@ def test_a_container_has_all_that_was_asked_for(docker_plugin: Plugin, unique_na
         "Container",
         {
             "name": unique_name,
-            "image": docker("image", "inspect", "--format", "{{.Id}}", IMAGE),
+            "image": docker("image", "inspect", "--format", "{{.Id}}", BASE_IMAGE),
             "command": SLEEP,
             "envs": ["A=b c", "D=e"],
             "labels": [{"label": "of", "value": "a test"}],
@@ -93,7 +98,7 @@ def test_a_container_has_all_that_was_asked_for(docker_plugin: Plugin, unique_na
 def sleeping(docker_plugin: Plugin, unique_name: str) -> Made:
     return docker_plugin.create(
         "Container",
-        {"name": unique_name, "image": IMAGE, "command": SLEEP, "envs": ["A=1", "B=2"], "restart": "no", "memory": 64}
+        {"name": unique_name, "image": BASE_IMAGE, "command": SLEEP, "envs": ["A=1", "B=2"], "restart": "no", "memory": 64}
         | {
             "labels": [{"label": "a", "value": "1"}, {"label": "b", "value": "2"}],
             "healthcheck": {"tests": ["NONE"]},
@@ -172,7 +177,7 @@ def test_a_stop_gives_as_many_seconds_as_asked_for(docker_plugin: Plugin, unique
     script = "trap 'sleep 1; echo ended >/data/log; exit' INT; while :; do sleep 0.1; done"
     inputs = {
         "name": unique_name,
-        "image": IMAGE,
+        "image": BASE_IMAGE,
         "command": ["sh", "-c", script],
         "volumes": [{"volumeName": unique_name, "containerPath": "/data"}],
     }
@@ -185,7 +190,7 @@ def test_a_stop_gives_as_many_seconds_as_asked_for(docker_plugin: Plugin, unique
         f"{unique_name}-reader",
         "-v",
         f"{unique_name}:/data",
-        IMAGE,
+        BASE_IMAGE,
         "sh",
         "-c",
         "cat /data/log || true",
@@ -198,7 +203,7 @@ def test_a_stop_gives_as_many_seconds_as_asked_for(docker_plugin: Plugin, unique
 
 @pytest.mark.parametrize("remove", [True, False])
 def test_anonymous_volumes_go_with_the_container_unless_kept(docker_plugin: Plugin, unique_name: str, remove: bool) -> None:
-    inputs = {"name": unique_name, "image": IMAGE, "command": SLEEP, **({} if remove else {"removeVolumes": False})}
+    inputs = {"name": unique_name, "image": BASE_IMAGE, "command": SLEEP, **({} if remove else {"removeVolumes": False})}
     made = docker_plugin.create("Container", inputs | {"volumes": [{"containerPath": "/anonymous"}]})
     volumes = [mount["Name"] for mount in inspect(made.id)["Mounts"]]
     assert len(volumes) == 2  # this one and the image's
@@ -211,7 +216,7 @@ def test_anonymous_volumes_go_with_the_container_unless_kept(docker_plugin: Plug
 def test_waiting_for_health(docker_plugin: Plugin, unique_name: str) -> None:
     script = f"sleep 1; touch /healthy; {shlex.join(SLEEP)}"
     check = {"tests": ["CMD", "test", "-e", "/healthy"], "interval": "300ms", "retries": 1}
-    inputs = {"name": unique_name, "image": IMAGE, "command": ["sh", "-c", script], "wait": True, "healthcheck": check}
+    inputs = {"name": unique_name, "image": BASE_IMAGE, "command": ["sh", "-c", script], "wait": True, "healthcheck": check}
     made = docker_plugin.create("Container", inputs)
     assert inspect(made.id)["State"]["Health"]["Status"] == "healthy"
     docker_plugin.delete(made)
@@ -235,7 +240,7 @@ def test_a_missing_image_is_named(docker_plugin: Plugin, unique_name: str) -> No
 
 
 def test_what_is_not_implemented_is_refused_by_name(docker_plugin: Plugin) -> None:
-    container = {"image": IMAGE}
+    container = {"image": BASE_IMAGE}
     assert docker_plugin.refusal("Container", container | {"privileged": True}).startswith("privileged: ")
     assert "mounts.bindOptions" in docker_plugin.refusal("Container", container | {"mounts": [{"target": "/a", "bindOptions": {}}]})
     assert "uploads: /a: exactly one of" in docker_plugin.refusal("Container", container | {"uploads": [{"file": "/a"}]})
@@ -254,10 +259,10 @@ def test_a_preview_makes_nothing_and_takes_what_is_not_known(docker_plugin: Plug
 
 
 def test_a_name_is_made_up_once(docker_plugin: Plugin) -> None:
-    first = docker_plugin.check("Container", {"image": IMAGE})
+    first = docker_plugin.check("Container", {"image": BASE_IMAGE})
     assert first["name"].startswith("it-")
-    assert docker_plugin.check("Container", {"image": IMAGE}, first)["name"] == first["name"]
-    assert docker_plugin.check("Container", {"image": IMAGE})["name"] != first["name"]
+    assert docker_plugin.check("Container", {"image": BASE_IMAGE}, first)["name"] == first["name"]
+    assert docker_plugin.check("Container", {"image": BASE_IMAGE})["name"] != first["name"]
 
 
 # Volume and Network
@@ -283,7 +288,7 @@ def test_volumes_and_networks_come_change_and_go(docker_plugin: Plugin, unique_n
 
 def test_deleting_waits_for_a_container_that_still_goes(docker_plugin: Plugin, unique_name: str) -> None:
     volume, network = docker_plugin.create("Volume", {"name": unique_name}), docker_plugin.create("Network", {"name": unique_name})
-    inputs = {"name": unique_name, "image": IMAGE, "command": SLEEP, "networkMode": unique_name}
+    inputs = {"name": unique_name, "image": BASE_IMAGE, "command": SLEEP, "networkMode": unique_name}
     container = docker_plugin.create("Container", inputs | {"volumes": [{"volumeName": unique_name, "containerPath": "/data"}]})
 
     def delete(number: int) -> None:
@@ -303,7 +308,7 @@ def ssh_options(sshd: Sshd, host_key: str) -> list[str]:
     known = f"[127.0.0.1]:{sshd.port} {' '.join(host_key.split()[:2])}"
     options = {
         "IdentitiesOnly": "yes",
-        "IdentityFile": sshd.private_key,
+        "IdentityFile": sshd.private_key_file,
         "StrictHostKeyChecking": "yes",
         "UserKnownHostsFile": "/dev/null",
         "KnownHostsCommand": f"/bin/echo {known}",
@@ -319,7 +324,7 @@ def over_ssh(start_plugin: Any, sshd: Sshd, host_key: str) -> Plugin:
 
 def test_twenty_containers_over_ssh_within_sshds_own_limits(start_plugin: Any, sshd: Sshd, unique_name: str) -> None:
     plugin = over_ssh(start_plugin, sshd, sshd.host_key)
-    inputs = {"image": IMAGE, "command": SLEEP, "start": False}
+    inputs = {"image": BASE_IMAGE, "command": SLEEP, "start": False}
     before = sshd.logins()
     made = in_parallel(20, lambda n: plugin.create("Container", inputs | {"name": f"{unique_name}-{n}"}))
     assert len({one.id for one in made}) == 20
@@ -329,7 +334,7 @@ def test_twenty_containers_over_ssh_within_sshds_own_limits(start_plugin: Any, s
 
 
 def test_another_host_key_is_refused(start_plugin: Any, sshd: Sshd, unique_name: str) -> None:
-    plugin = over_ssh(start_plugin, sshd, sshd.private_key.with_name("stranger.pub").read_text())
+    plugin = over_ssh(start_plugin, sshd, sshd.private_key_file.with_name("stranger.pub").read_text())
     with pytest.raises(grpc.RpcError) as error:
         plugin.create("Volume", {"name": unique_name})
     assert f"ssh://root@127.0.0.1:{sshd.port}" in failure(error)
@@ -347,7 +352,8 @@ def test_an_engine_that_cannot_be_reached_is_named(start_plugin: Any) -> None:
 
 def test_the_providers_other_inputs_are_refused(docker_plugin: Plugin) -> None:
     from pulumi.runtime.proto import provider_pb2
-    from standins import struct
+
+    from tests.stand_ins.plugins import struct
 
     answer = docker_plugin.stub.CheckConfig(
         provider_pb2.CheckRequest(news=struct({"host": "x", "version": "5.1.0", "certPath": "/x"}))

@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from standins import IMAGE, docker
+import pytest
+
+from tests.support.docker import BASE_IMAGE, docker
+
+pytestmark = pytest.mark.needs("docker", "pulumi")
 
 PROGRAM = """
 import pulumi, pulumi_command as command, pulumi_docker as docker
@@ -45,7 +49,7 @@ class Stack:
         (folder / "Pulumi.yaml").write_text("name: life\nruntime: python\n")
         (folder / "__main__.py").write_text(PROGRAM)
         self.pulumi("stack", "init", "s")
-        self.settings = {"name": name, "image": IMAGE}
+        self.settings = {"name": name, "image": BASE_IMAGE}
 
     def pulumi(self, *words: str, fails: bool = False) -> str:
         done = subprocess.run(

@@ -1,0 +1,1 @@
+"""The component from outside: in other languages, installed, every argument through the plugin."""

@@ -1,0 +1,1 @@
+"""The project's own program with the real Pulumi CLI, sshd and Docker engine."""

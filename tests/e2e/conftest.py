@@ -1,3 +1,0 @@
-from harness import sshd, stack
-
-__all__ = ["sshd", "stack"]

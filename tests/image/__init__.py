@@ -1,0 +1,1 @@
+"""The image: built by its script, run on the real Docker engine."""

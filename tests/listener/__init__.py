@@ -1,0 +1,1 @@
+"""The listener, the check and the command line, against a real PostgreSQL."""

@@ -1,0 +1,1 @@
+"""The component under Pulumi's mocks, and its schema."""
