@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from tests.support import REPOSITORY
 from tests.support.docker import BASE_IMAGE, docker
 
 CONTEXT = REPOSITORY / "image"
+VERSION = re.search(r"default_version = '(.+)'", (CONTEXT / "schema_notifications.control").read_text())[1]  # type: ignore[index]
 BASE_IMAGE_18 = BASE_IMAGE.replace("16", "18")
 
 

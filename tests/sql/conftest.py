@@ -1,5 +1,5 @@
-"""A real PostgreSQL, 16 and 18, and for each test a fresh database that has the extension as a database of the image has:
-copied from template1."""
+"""A real PostgreSQL, 16 and 18, or with the mark `every_version` 14 to 18; and for each test a fresh database that has the extension
+as a database of the image has: copied from template1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,15 @@ from tests.sql.database import Database
 from tests.support.postgres import Cluster
 
 
-@pytest.fixture(scope="session", params=[16, 18], ids=["postgres16", "postgres18"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "cluster" in metafunc.fixturenames:
+        every = metafunc.definition.get_closest_marker("every_version") is not None
+        metafunc.parametrize(
+            "cluster", range(14, 19) if every else (16, 18), ids="postgres{}".format, indirect=True, scope="session"
+        )
+
+
+@pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     settings = {"max_prepared_transactions": "10", "wal_level": "logical", "log_statement": "none"}
     if request.param >= 17:

