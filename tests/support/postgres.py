@@ -37,7 +37,7 @@ def install(version: int = 16) -> Path:
         source = package / ("pginstall" if version == 16 else "pginstall18")
     else:
         need("npm")
-        script = [REPOSITORY / "toolchain/postgres", str(version)]
+        script = [str(REPOSITORY / "toolchain/postgres"), str(version)]
         source = Path(subprocess.run(script, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
     folder = f"postgres{version}"
     digest = hashlib.sha256()
