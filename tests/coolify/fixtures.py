@@ -114,4 +114,6 @@ class Deploy:
 def deploy(fake: FakeCoolify) -> Iterator[Deploy]:
     log: list[str] = []
     with Coolify(fake.url, fake.token) as coolify:
-        yield Deploy(Databases(coolify, log.append, sleep=lambda seconds: time.sleep(seconds / 10)), log)
+        # Ten times as fast.
+        quick = Databases(coolify, log.append, sleep=lambda seconds: time.sleep(seconds / 10), clock=lambda: time.monotonic() * 10)
+        yield Deploy(quick, log)

@@ -92,7 +92,7 @@ def test_a_stacks_life(program: Program, fake: FakeCoolify, registry: Registry) 
     args |= {"postgres_password": "secret-one", "start_timeout": 60}
     said = program.up(args, "-v=9", "--logtostderr", "--logflow")
     everything_logged = program.stderr
-    assert "Coolify reports running:healthy" in said
+    assert "is running:healthy" in said
     outputs = json.loads(program.run("stack", "output", "--json", "--show-secrets"))
     uuid = outputs["uuid"]
     assert outputs["status"] == "running:healthy"

@@ -1,16 +1,19 @@
 """A Coolify for tests: an HTTP server that keeps Coolify 4.3.11's rules, and runs what it is told on the real Docker engine.
 
-Every rule was read in Coolify's source (docs/coolify.md says where); nothing of that source is here. What is simplified: one
-team; containers are started by the `docker` commands that Coolify's compose file amounts to; status is looked up when asked for
-instead of by an agent once in a while, though not before the queue has done the work.
+Every rule was read in Coolify's source (docs/coolify.md says where) or measured at a real one; nothing of that source is here. What
+is simplified: one team; containers are started by the `docker` commands that Coolify's compose file amounts to; the proxy of a
+public port is a thread here instead of an nginx; a minute is a second (`FakeCoolify.minute`).
 """
 
 import base64
 import binascii
+import contextlib
 import json
 import queue
 import re
 import secrets
+import socket
+import socketserver
 import subprocess
 import threading
 import time
@@ -88,6 +91,26 @@ def mount_by_expression(image: str) -> str:
     return "/var/lib/postgresql" if match and int(match[1]) >= 18 else "/var/lib/postgresql/data"
 
 
+# What Laravel takes for blank at either end of a string, beside `\s`.
+_BLANK = "\\s\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180e\\u200b-\\u200f\\u2060-\\u206f\\u2800\\u3164\\ufeff\\uffa0"
+
+
+def as_laravel_takes_it(value: Any) -> Any:
+    """What the framework makes of a body before the API sees it: strings are trimmed, empty ones are null."""
+    if isinstance(value, str):
+        return re.sub(f"^[{_BLANK}]+|[{_BLANK}]+$", "", value) or None
+    if isinstance(value, list):
+        return [as_laravel_takes_it(item) for item in value]
+    if isinstance(value, dict):
+        return {key: as_laravel_takes_it(item) for key, item in value.items()}
+    return value
+
+
+def without_tags(text: str | None) -> str:
+    """A name or a description as it is stored (PHP's strip_tags)."""
+    return re.sub(r"<(?!\s)[^>]*>?", "", text or "").replace("\0", "")
+
+
 def _escaped(value: str) -> str:
     """What becomes of a variable's value on its way into the container."""
     return re.sub(r"([\\\"'])", r"\\\1", value)
@@ -109,10 +132,50 @@ class Database:
     backups: list[Json] = field(default_factory=list)
     variables: list[Json] = field(default_factory=list)
     deleted: bool = False
+    container: str | None = None
+    """Without an engine: what stands for the container's id."""
+    proxy: "Proxy | None" = None
 
     def set_status(self, status: str) -> None:
-        if status != self.status:
-            self.status, self.last_online_at = status, f"{time.time():.6f}"
+        """Whether it is another one or not, the record says when it was reported."""
+        self.status, self.last_online_at = status, f"{time.time():.6f}"
+
+
+class Proxy(socketserver.ThreadingTCPServer):
+    """The proxy of a public port: passes connections on to a container. Its port is fixed when it is made, as nginx's is."""
+
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, port: int, timeout: int, container: str, without_engine: bool) -> None:
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                if without_engine:
+                    self.request.recv(8)
+                    self.request.sendall(b"N")
+                    return
+                address = docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container)
+                with socket.create_connection((address, 5432)) as upstream:
+                    threading.Thread(target=_pump, args=(upstream, self.request), daemon=True).start()
+                    _pump(self.request, upstream)
+
+        super().__init__(("127.0.0.1", port), Handler)
+        self.timeout_of_idle = timeout
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self.shutdown()
+        self.server_close()
+        self._thread.join()
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
 
 
 class FakeCoolify:
@@ -122,6 +185,8 @@ class FakeCoolify:
     :ivar undocumented: what of them Coolify's OpenAPI file does not have.
     :ivar commands: every line that ran on the host.
     :ivar without_engine: whether to only note the commands and to report every start as a success.
+    :ivar minute: seconds between two looks at the containers; it can be changed while it runs.
+    :ivar lag: seconds from a look until all that it saw is written down.
     """
 
     def __init__(self, folder: Path, network: str) -> None:
@@ -132,6 +197,9 @@ class FakeCoolify:
         self._folder = folder
         self.token = f"1|{secrets.token_hex(20)}"
         self.abilities = {"read", "write", "deploy"}
+        self.api_enabled = True
+        self.allowed_address = True
+        self.minute, self.lag = 0.6, 0.08
         self.healthy_by_itself = True
         self.ignore_mounts = False
         self.without_engine = False
@@ -152,17 +220,22 @@ class FakeCoolify:
             "project-other": [{"id": 21, "uuid": "environment-elsewhere", "name": "production"}],
         }
         self.servers = [
-            {"id": 0, "uuid": "server-one", "name": "localhost", "ip": "host.docker.internal", "user": "root", "port": 22}
+            {
+                **{"id": 0, "uuid": "server-one", "name": "localhost", "ip": "host.docker.internal", "user": "root", "port": 22},
+                "settings": {"delete_unused_volumes": False, "a_setting_of_versions_to_come": []},
+            }
         ]
         self.destinations = {"server-one": [{"uuid": "destination-one", "name": "coolify", "network": network}]}
         self.s3_storages = {"s3-one": 1, "s3-two": 2}
         self.databases: dict[str, Database] = {}
         self._jobs: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "FakeCoolify":
         self._threads = [threading.Thread(target=self._server.serve_forever, args=(0.05,)), threading.Thread(target=self._work)]
+        self._threads.append(threading.Thread(target=self._look_once_a_minute))
         for thread in self._threads:
             thread.start()
         return self
@@ -171,8 +244,12 @@ class FakeCoolify:
         self._server.shutdown()
         self._server.server_close()
         self._jobs.put(None)
+        self._ended.set()
         for thread in self._threads:
             thread.join()
+        for database in self.databases.values():
+            if database.proxy:
+                database.proxy.end()
         for database in [] if self.without_engine else self.databases.values():
             docker("rm", "-fv", database.uuid, check=False)
             for storage in database.storages:
@@ -206,7 +283,7 @@ class FakeCoolify:
         words = ["--name", database.uuid, "--network", database.destination["network"], "--restart", "unless-stopped"]
         for label in ("managed=true", "type=database", f"databaseId={database.number}", "database.subType=standalone-postgresql"):
             words += ["--label", f"coolify.{label}"]
-        variables = [f"{variable['key']}={_escaped(variable['value'])}" for variable in database.variables]
+        variables = [f"{variable['key']}={_escaped(variable['value'] or '')}" for variable in database.variables]
         names = {"POSTGRES_USER": "postgres_user", "PGUSER": "postgres_user", "POSTGRES_DB": "postgres_db"}
         for variable, name in (names | {"POSTGRES_PASSWORD": "postgres_password"}).items():
             if not any(variable in other for other in variables):  # a mere mention is enough
@@ -238,12 +315,32 @@ class FakeCoolify:
             command = ["postgres", "-c", "config_file=/etc/postgresql/postgresql.conf"]
         self._run("run", "-d", *words, values["image"], *command)
         if self.without_engine:
-            database.set_status("running:healthy")
+            database.container = secrets.token_hex(6)
+        if values["is_public"] and values["public_port"]:
+            self._start_proxy(database)
 
-    def _stop(self, database: Database) -> None:
+    def _start_proxy(self, database: Database) -> None:
+        self._stop_proxy(database)
+        values = database.fields
+        try:
+            database.proxy = Proxy(values["public_port"], values["public_port_timeout"], database.uuid, self.without_engine)
+        except OSError:  # the port is taken on the host: Coolify takes the setting back, and tells by e-mail
+            values["is_public"] = False
+
+    def _stop_proxy(self, database: Database) -> None:
+        if database.proxy:
+            database.proxy.end()
+            database.proxy = None
+
+    def _stop(self, database: Database, cleanup: bool = False) -> None:
         self._run("stop", "-t", "30", database.uuid, check=False)
         self._run("rm", "-f", database.uuid, check=False)
+        database.container = None
         database.set_status("exited:unhealthy")
+        if cleanup:
+            self.commands.append("cleanup")
+        if database.fields["is_public"]:
+            self._stop_proxy(database)
 
     def _restart(self, database: Database) -> None:
         self._stop(database)
@@ -258,24 +355,38 @@ class FakeCoolify:
                 self._run("volume", "rm", "-f", storage["name"], check=False)
         database.deleted = True
 
-    def _look(self, database: Database) -> None:
-        """What Coolify's agent reports: the container's state and health."""
-        state = docker(
-            "inspect",
-            "--format",
-            "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}",
-            database.uuid,
-            check=False,
-        )
-        if state and self.healthy_by_itself:
-            status, _, health = state.partition(" ")
-            database.set_status(f"{status}:{'unknown' if not health else 'healthy' if health == 'healthy' else 'unhealthy'}")
+    def _look_once_a_minute(self) -> None:
+        while not self._ended.wait(self.minute):
+            if self.healthy_by_itself:
+                self.look()
+
+    def look(self) -> None:
+        """What the check of each minute does: it looks at all containers, and takes its time to write what it saw."""
+        databases = [database for database in self.databases.values() if not database.deleted]
+        seen = {database.uuid: self._container_status(database) for database in databases}
+        self._ended.wait(self.lag)
+        for database in databases:
+            status = seen[database.uuid]
+            if status is not None:
+                database.set_status(status)
+            elif not database.status.startswith("exited"):
+                database.set_status("exited:unhealthy")
+
+    def _container_status(self, database: Database) -> str | None:
+        if self.without_engine:
+            return "running:healthy" if database.container else None
+        form = "{{.State.Status}}:{{if .State.Health}}{{.State.Health.Status}}{{else}}unknown{{end}}"
+        return docker("inspect", "--format", form, database.uuid, check=False) or None
 
     # The API
 
     def answer(self, method: str, path: str, query: dict[str, str], body: Json | None, token: str) -> Any:
         if self.answer_first:
             raise self.answer_first.pop(0)
+        if not self.api_enabled:
+            raise Refusal(403, {"success": True, "message": "API is disabled."})
+        if not self.allowed_address:
+            raise Refusal(403, {"success": True, "message": "You are not allowed to access the API."})
         if token != self.token:
             raise Refusal(401, {"message": "Unauthenticated."})
         action = re.search(r"/databases/[^/]+/(start|stop|restart)$", path)
@@ -301,7 +412,7 @@ class FakeCoolify:
             (one, "PATCH", self._patch),
             (one, "DELETE", self._remove),
             (f"{one}/start", "POST", lambda uuid, body: self.act(uuid, "start")),
-            (f"{one}/stop", "POST", lambda uuid, body: self.act(uuid, "stop")),
+            (f"{one}/stop", "POST", lambda uuid, body: self.act(uuid, "stop", body.get("docker_cleanup", True))),
             (f"{one}/restart", "POST", lambda uuid, body: self.act(uuid, "restart")),
             (f"{one}/move", "POST", self._move),
             (f"{one}/logs", "GET", self._logs),
@@ -368,7 +479,7 @@ class FakeCoolify:
             **{"limits_cpuset": None, "limits_cpu_shares": 1024, "health_check_enabled": True, "health_check_interval": 15},
             **{"health_check_timeout": 5, "health_check_retries": 5, "health_check_start_period": 5},
         }
-        fields |= {name: value for name, value in body.items() if name not in DROPPED}
+        fields |= self._stored({name: value for name, value in body.items() if name not in DROPPED})
         self._decode_conf(body, fields)
         mount = mount_by_expression(fields["image"])
         number = len(self.databases) + 1
@@ -380,8 +491,15 @@ class FakeCoolify:
             self._jobs.put(lambda: self._start(database))
         created = {"uuid": uuid, "internal_db_url": self._url(database, uuid, 5432)}
         if fields["is_public"] and fields["public_port"]:
-            created["external_db_url"] = self._url(database, "203.0.113.1", fields["public_port"])
+            created["external_db_url"] = self._url(database, "127.0.0.1", fields["public_port"])
         return created
+
+    def _stored(self, body: Json) -> Json:
+        """A body as it gets into the table."""
+        body = body | {name: without_tags(body[name]) for name in ("name", "description") if name in body}
+        if len(body.get("description", "")) > 255:
+            raise Refusal(500, {"message": "Server Error"})  # the column's length, which nothing checks
+        return body
 
     def _validate(self, body: Json) -> None:
         for name in STRINGS & set(body):
@@ -411,8 +529,6 @@ class FakeCoolify:
 
     def _show(self, uuid: str) -> Json:
         database = self._find(uuid)
-        if self._jobs.unfinished_tasks == 0:
-            self._look(database)
         server = self.servers[0]
         public = database.fields["is_public"] and database.fields["public_port"]
         shown = {
@@ -420,7 +536,8 @@ class FakeCoolify:
             **{"uuid": uuid, "status": database.status, "last_online_at": database.last_online_at},
             **{"environment_id": database.environment_id, "destination": {**database.destination, "server": server}},
             **{"internal_db_url": self._url(database, uuid, 5432), "database_type": "standalone-postgresql"},
-            "external_db_url": self._url(database, "203.0.113.1", database.fields["public_port"]) if public else None,
+            "external_db_url": self._url(database, "127.0.0.1", database.fields["public_port"]) if public else None,
+            **{"enable_ssl": False, "ssl_mode": "require", "a_field_of_versions_to_come": {"name": "x", "status": "x"}},
         }
         return shown if "read:sensitive" in self.abilities else {key: value for key, value in shown.items() if key not in HIDDEN}
 
@@ -435,8 +552,14 @@ class FakeCoolify:
                 raise invalid(**{name: f"The {name} field must be an integer."})
         if body.get("is_public") and body.get("public_port") and self._port_taken(body["public_port"], uuid):
             raise Refusal(400, {"message": "Public port already used by another database."})
-        database.fields |= body
+        was_public = database.fields["is_public"]
+        database.fields |= self._stored(body)
         self._decode_conf(body, database.fields)
+        # Another port or timeout alone reaches no proxy.
+        if body.get("is_public") is False and was_public:
+            self._jobs.put(lambda: self._stop_proxy(database))
+        if body.get("is_public") is True and body.get("public_port") and not was_public:
+            self._jobs.put(lambda: self._start_proxy(database))
         return {"message": "Database updated."}
 
     def _remove(self, uuid: str, query: dict[str, str]) -> Json:
@@ -446,14 +569,18 @@ class FakeCoolify:
         self._jobs.put(lambda: self._delete(database, given["delete_volumes"], given["docker_cleanup"]))
         return {"message": "Database deletion request queued."}
 
-    def act(self, uuid: str, action: str) -> Json:
+    def act(self, uuid: str, action: str, cleanup: bool = True) -> Json:
         database = self._find(uuid)
         if action == "start" and "running" in database.status:
             raise Refusal(400, {"message": "Database is already running."})
         if action == "stop" and "exited" in database.status:
             raise Refusal(400, {"message": "Database is already stopped."})
-        work = {"start": self._start, "stop": self._stop, "restart": self._restart}[action]
-        self._jobs.put(lambda: work(database))
+        if action == "stop":
+            self._jobs.put(lambda: self._stop(database, cleanup))
+        else:
+            # Whatever else is queued: after two starts the second has killed what the first one started.
+            work = {"start": self._start, "restart": self._restart}[action]
+            self._jobs.put(lambda: work(database))
         return {"message": f"Database {action}ing request queued."}
 
     def _move(self, uuid: str, body: Json) -> Json:
@@ -467,13 +594,26 @@ class FakeCoolify:
         return {"message": "Database moved successfully."}
 
     def _logs(self, uuid: str, query: dict[str, str]) -> Json:
-        self._find(uuid)
+        database = self._find(uuid)
+        if self.without_engine:
+            if database.container is None:
+                raise Refusal(400, {"message": "Database is not running."})
+            return {"logs": f"container {database.container}"}
         if docker("inspect", "--format", "{{.State.Status}}", uuid, check=False) != "running":
             raise Refusal(400, {"message": "Database is not running."})
         run = subprocess.run(
-            ["docker", "logs", "--tail", query.get("lines", "100"), uuid], capture_output=True, text=True, check=True
+            [
+                *("docker", "logs", "--tail", str(min(int(query.get("lines", "100")), 10000))),
+                *(["--timestamps"] if query.get("show_timestamps") in ("1", "true") else []),
+                uuid,
+            ],
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
+            text=True,
+            check=False,
         )
-        return {"logs": run.stdout + run.stderr}
+        if run.returncode:  # gone since it was asked for
+            raise Refusal(500, {"message": "Server Error"})
+        return {"logs": run.stdout}
 
     def _patch_storage(self, uuid: str, body: Json) -> Json:
         database = self._find(uuid)
@@ -508,29 +648,32 @@ class FakeCoolify:
         return {"message": "Tag removed."}
 
     def _variables(self, uuid: str) -> list[Json]:
+        return [self._shown_variable(one) for one in self._find(uuid).variables]
+
+    def _shown_variable(self, variable: Json) -> Json:
         hidden = set() if "read:sensitive" in self.abilities else {"value"}
-        return [{key: value for key, value in one.items() if key not in hidden} for one in self._find(uuid).variables]
+        return {key: value for key, value in variable.items() if key not in hidden}
 
     def _checked_variable(self, body: Json) -> Json:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.]*", str(body.get("key", ""))):
             raise invalid(key="The key field format is invalid.")
         if not isinstance(body.get("value"), str | None):
             raise invalid(value="The value field must be a string.")
-        return {"key": body["key"], "value": body.get("value")}
+        return {"key": body["key"], "value": body.get("value"), "is_literal": False, "is_multiline": False, "comment": None}
 
     def _add_variable(self, uuid: str, body: Json) -> Json:
         database, variable = self._find(uuid), self._checked_variable(body)
         if any(one["key"] == variable["key"] for one in database.variables):
             raise Refusal(409, {"message": "Environment variable already exists. Use PATCH request to update it."})
         database.variables.append({"uuid": f"variable-{secrets.token_hex(6)}", **variable})
-        return {"uuid": database.variables[-1]["uuid"], "key": variable["key"]}
+        return self._shown_variable(database.variables[-1])
 
     def _patch_variable(self, uuid: str, body: Json) -> Json:
         variable = self._checked_variable(body)
         for one in self._find(uuid).variables:
             if one["key"] == variable["key"]:
                 one.update(variable)
-                return {"uuid": one["uuid"], "key": one["key"]}
+                return self._shown_variable(one)
         raise Refusal(404, {"message": "Environment variable not found."})
 
     def _remove_variable(self, uuid: str, variable: str, query: dict[str, str]) -> Json:
@@ -604,8 +747,10 @@ class FakeCoolify:
                 headers: dict[str, str] = {}
                 token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
                 try:
-                    result = fake.answer(self.command, path, query, body, token)
-                    created = self.command == "POST" and not re.search("/(start|stop|restart|move)$", path)
+                    result = fake.answer(self.command, path, query, as_laravel_takes_it(body), token)
+                    created = (self.command == "POST" and not re.search("/(start|stop|restart|move)$", path)) or (
+                        self.command == "PATCH" and path.endswith("/envs")
+                    )
                     status = 201 if created else 200
                 except Refusal as refusal:
                     status, result, headers = refusal.status, refusal.body, refusal.headers

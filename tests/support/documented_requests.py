@@ -57,7 +57,7 @@ QUERIES: dict[tuple[str, str], set[str]] = {
     ("GET", "/servers"): set(),
     ("GET", "/servers/{server_uuid}/destinations"): set(),
     ("GET", _ONE): set(),
-    ("GET", f"{_ONE}/logs"): {"lines"},
+    ("GET", f"{_ONE}/logs"): {"lines", "show_timestamps"},
     ("GET", f"{_ONE}/storages"): set(),
     ("GET", f"{_ONE}/tags"): set(),
     ("GET", f"{_ONE}/backups"): set(),

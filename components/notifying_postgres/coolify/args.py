@@ -46,7 +46,7 @@ class CoolifyArgs(TypedDict):
     destination: NotRequired[pulumi.Input[str]]
     """The destination (Docker network) on the server, by uuid or by name. Needed where there are several. It cannot be changed."""
     description: NotRequired[pulumi.Input[str]]
-    """The description in the dashboard."""
+    """The description in the dashboard, at most 255 characters."""
     postgres_conf: NotRequired[pulumi.Input[str]]
     """The text of a postgresql.conf that replaces the image's own. Coolify adds `listen_addresses = '*'` where it is missing."""
     environment_variables: NotRequired[pulumi.Input[dict[str, pulumi.Input[str]]]]
@@ -54,7 +54,7 @@ class CoolifyArgs(TypedDict):
     public_port: NotRequired[pulumi.Input[int]]
     """The port, 1024 to 65535, at which a proxy publishes the database to the Internet. Default: none."""
     public_port_timeout: NotRequired[pulumi.Input[int]]
-    """After how many seconds the proxy ends an idle connection. Default: Coolify's."""
+    """After how many seconds the proxy ends an idle connection. Default: 3600."""
     limits_memory: NotRequired[pulumi.Input[str]]
     """The memory limit, such as `512m`; `0` is none. Default: `0`."""
     limits_memory_swap: NotRequired[pulumi.Input[str]]
@@ -88,7 +88,10 @@ class CoolifyArgs(TypedDict):
     delete_volumes: NotRequired[pulumi.Input[bool]]
     """Whether deleting the database deletes its data. Default: false."""
     start_timeout: NotRequired[pulumi.Input[int]]
-    """How many seconds to wait until Coolify reports it healthy. Default: 300."""
+    """How many seconds to wait until it is healthy. Default: 300."""
+    docker: NotRequired[pulumi.Input[str]]
+    """The command line that reaches the server's Docker engine from this machine, such as `ssh root@203.0.113.7 docker`, to ask the
+    container itself. Default: Coolify is asked, which takes up to a minute longer; in NotifyingPostgres, its host."""
     url: NotRequired[pulumi.Input[str]]
     """Coolify's URL. Default: the provider's configuration `notifying-postgres:coolifyUrl`."""
     token: NotRequired[pulumi.Input[str]]

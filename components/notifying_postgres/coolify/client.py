@@ -32,18 +32,20 @@ class CoolifyError(Exception):
     """What Coolify refused or could not do, in a sentence that says what to do. It never holds the token.
 
     :ivar status: the HTTP status, or None when there was no answer.
+    :ivar doubtful: whether it may have been done all the same.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, *, doubtful: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.doubtful = doubtful
 
 
 class Coolify:
     """One Coolify and the token to talk to it.
 
-    Answers of 429 (with its Retry-After) and of 500 and above are asked again, up to five times, except where asking again could
-    create a second thing: then only 429 and connections that never came about.
+    Answers of 429 (with its Retry-After) and of 500 and above are asked again, up to five times and later and later, except where
+    asking again could do a second thing: then only 429 and connections that never came about.
 
     :param url: such as ``https://coolify.example.com``, with or without ``/api/v1``.
     :param token: an API token with the abilities read, write and deploy.
@@ -86,9 +88,18 @@ class Coolify:
         """Creates something by POST; not asked again where that could create it twice."""
         return self._request("POST", path, json=body, repeatable=False)
 
-    def act(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
+    def act(self, path: str, body: Mapping[str, Any]) -> Any:
         """Does something by POST that may be done twice."""
         return self._request("POST", path, json=body)
+
+    def order(self, path: str) -> None:
+        """Has Coolify put something into its queue by POST, once: it would do it twice. Whoever waits for it sees whether an order
+        without an answer has arrived."""
+        try:
+            self._request("POST", path, repeatable=False)
+        except CoolifyError as error:
+            if not error.doubtful:
+                raise
 
     def update(self, path: str, body: Mapping[str, Any]) -> Any:
         """Changes by PATCH."""
@@ -108,16 +119,19 @@ class Coolify:
                 if attempt < ATTEMPTS and (repeatable or unsent):
                     self._sleep(_pause(attempt, None))
                     continue
-                doubt = "" if repeatable or unsent else _DOUBT
-                raise CoolifyError(f"Coolify at {self.url} does not answer ({method} {path}): {_reason(error)}{doubt}") from None
+                doubtful = not (repeatable or unsent)
+                doubt = _DOUBT if doubtful else ""
+                raise CoolifyError(
+                    f"Coolify at {self.url} does not answer ({method} {path}): {_reason(error)}{doubt}", doubtful=doubtful
+                ) from None
             again = response.status_code == 429 or (response.status_code >= 500 and repeatable)
             if again and attempt < ATTEMPTS:
                 self._sleep(_pause(attempt, response.headers.get("Retry-After")))
                 continue
-            return self._answer(method, path, response, doubt="" if repeatable or response.status_code < 500 else _DOUBT)
+            return self._answer(method, path, response, doubtful=not repeatable and response.status_code >= 500)
         raise AssertionError("the last attempt returns or raises")
 
-    def _answer(self, method: str, path: str, response: httpx.Response, doubt: str) -> Any:
+    def _answer(self, method: str, path: str, response: httpx.Response, doubtful: bool) -> Any:
         status = response.status_code
         if response.is_success:
             try:
@@ -128,7 +142,10 @@ class Coolify:
                     status,
                 ) from None
         raise CoolifyError(
-            f"Coolify at {self.url} refused {method} {path} with {status}: {_complaint(method, path, response)}{doubt}", status
+            f"Coolify at {self.url} refused {method} {path} with {status}: {_complaint(method, path, response)}"
+            f"{_DOUBT if doubtful else ''}",
+            status,
+            doubtful=doubtful,
         )
 
 
@@ -143,9 +160,9 @@ def absent_is_fine() -> Iterator[None]:
 
 
 def _pause(attempt: int, retry_after: str | None) -> float:
-    """Seconds to wait: what the answer says when it gives a number, else 1, 2, 4, 8."""
-    asked = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 2.0 ** (attempt - 1)
-    return min(asked, LONGEST_PAUSE)
+    """Seconds to wait: 1, 2, 4, 8, or longer where the answer says so. At the edge of a minute it says 0."""
+    asked = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 0.0
+    return min(max(asked, 2.0 ** (attempt - 1)), LONGEST_PAUSE)
 
 
 def _reason(error: httpx.RequestError) -> str:
@@ -159,7 +176,7 @@ def _complaint(method: str, path: str, response: httpx.Response) -> str:
     except ValueError:
         body = {}
     body = body if isinstance(body, dict) else {}
-    message = str(body.get("message") or body.get("error") or response.reason_phrase)
+    message = str(body.get("message") or body.get("error") or response.reason_phrase).rstrip(".") + "."
     ability = "deploy" if path.endswith(_ACTIONS) else _ABILITIES[method]
     if response.status_code == 401:
         return f"{message} Make a new API token in Coolify (Keys & Tokens) with the abilities read, write and deploy."

@@ -5,54 +5,28 @@ Arguments and state are plain dictionaries with the names that the schema has. N
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from . import rules
 from .client import Coolify, CoolifyError
+from .container import Container, running_container, who_answers
 
 State = dict[str, Any]
 Log = Callable[[str], None]
 
-# Argument → field of the API, its value where the argument is not given, and whether only a restart makes it true.
-_FIELDS: dict[str, tuple[str, Any, bool]] = {
-    "name": ("name", None, False),
-    "description": ("description", None, False),
-    "image": ("image", None, True),
-    "publicPortTimeout": ("public_port_timeout", 3600, False),
-    "limitsMemory": ("limits_memory", "0", True),
-    "limitsMemorySwap": ("limits_memory_swap", "0", True),
-    "limitsMemorySwappiness": ("limits_memory_swappiness", 60, True),
-    "limitsMemoryReservation": ("limits_memory_reservation", "0", True),
-    "limitsCpus": ("limits_cpus", "0", True),
-    "limitsCpuset": ("limits_cpuset", None, True),
-    "limitsCpuShares": ("limits_cpu_shares", 1024, True),
-}
-_HEALTH_CHECK: dict[str, tuple[str, Any, bool]] = {
-    "healthCheckEnabled": ("health_check_enabled", True, True),
-    "healthCheckInterval": ("health_check_interval", 15, True),
-    "healthCheckTimeout": ("health_check_timeout", 5, True),
-    "healthCheckRetries": ("health_check_retries", 5, True),
-    "healthCheckStartPeriod": ("health_check_start_period", 5, True),
-}
-_BACKUP_FIELDS: dict[str, tuple[str, Any]] = {
-    "frequency": ("frequency", None),
-    "enabled": ("enabled", True),
-    "allDatabases": ("dump_all", False),
-    "databases": ("databases_to_backup", None),
-    "keepAmount": ("database_backup_retention_amount_locally", None),
-    "keepDays": ("database_backup_retention_days_locally", None),
-    "keepGigabytes": ("database_backup_retention_max_storage_locally", None),
-    "keepAmountS3": ("database_backup_retention_amount_s3", None),
-    "keepDaysS3": ("database_backup_retention_days_s3", None),
-    "keepGigabytesS3": ("database_backup_retention_max_storage_s3", None),
-    "timeout": ("timeout", None),
-}
 # Start writes this line into a configuration that does not say where to listen, and stores it.
 _ADDED_TO_CONF = "\nlisten_addresses = '*'"
 _EMPTY_CONF = "\n"  # counts as none; a truly empty text would be refused
+# The arguments that are fields of a record, but for those that have a section of their own below.
+_GENERAL = [
+    argument for argument, field in rules.DATABASE.items() if field.api and not argument.startswith(("postgres", "publicPort"))
+]
 _FIRST_START_ONLY = ("postgresUser", "postgresDb")
-DEFAULT_START_TIMEOUT = 300
+# What Coolify's check of each minute writes down is up to 8 seconds old by then.
+_OLDEST_REPORT = 10.0
+_LONGEST_PUBLISHING = 60.0
 
 
 class Refused(Exception):
@@ -76,7 +50,10 @@ class Databases:
     """The databases of one Coolify.
 
     :param log: gets a line whenever there is progress to tell.
+    :param docker: the command line that reaches the server's Docker engine, if there is one.
     :param cancelled: says whether to stop waiting.
+    :param sleep: waits for so many seconds.
+    :param clock: the seconds that have passed since some time.
     """
 
     def __init__(
@@ -84,13 +61,17 @@ class Databases:
         coolify: Coolify,
         log: Log,
         *,
-        sleep: Callable[[float], object] = time.sleep,
+        docker: str | None = None,
         cancelled: Callable[[], bool] = lambda: False,
+        sleep: Callable[[float], object] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._coolify = coolify
         self._log = log
-        self._sleep = sleep
+        self._docker = docker
         self._cancelled = cancelled
+        self._sleep = sleep
+        self._clock = clock
 
     # Where it is
 
@@ -138,26 +119,24 @@ class Databases:
         :raises Incomplete: when it was created and something failed afterwards.
         """
         place = self.place(inputs)
+        # The public port comes last: its proxy looks the container up.
+        sent = {"postgresUser", "postgresPassword", "postgresDb", "publicPortTimeout"}
+        sent |= {argument for argument in _GENERAL if not argument.startswith("healthCheck")}  # which only a PATCH takes
         body: dict[str, Any] = {
             "project_uuid": place["projectUuid"],
             "environment_uuid": place["environmentUuid"],
             "server_uuid": place["serverUuid"],
             "instant_deploy": False,
-            **{field: inputs[argument] for argument, (field, _, _) in _FIELDS.items() if argument in inputs},
+            **{
+                field.api: inputs[argument]
+                for argument, field in rules.DATABASE.items()
+                if field.api and argument in sent & set(inputs)
+            },
         }
         if "destinationUuid" in place:
             body["destination_uuid"] = place["destinationUuid"]
-        for argument, field in {
-            "postgresUser": "postgres_user",
-            "postgresPassword": "postgres_password",
-            "postgresDb": "postgres_db",
-        }.items():
-            if argument in inputs:
-                body[field] = inputs[argument]
         if "postgresConf" in inputs:
             body["postgres_conf"] = rules.encode_conf(inputs["postgresConf"])
-        if "publicPort" in inputs:
-            body |= {"is_public": True, "public_port": inputs["publicPort"]}
         if "tags" in inputs:
             body["tags"] = inputs["tags"]
 
@@ -205,6 +184,7 @@ class Databases:
 
     def delete(self, uuid: str, state: State) -> None:
         """Deletes a database and waits until it is gone. Its volume stays unless the arguments say otherwise."""
+        self._warn_of_pruning(state, "now that it has no container")
         self._coolify.delete(
             f"/databases/{uuid}",
             # All of them default to true.
@@ -213,9 +193,9 @@ class Databases:
             delete_connected_networks="false",
             docker_cleanup="false",
         )
-        deadline = time.monotonic() + state.get("startTimeout", DEFAULT_START_TIMEOUT)
+        deadline = self._clock() + _start_timeout(state)
         while self.record(uuid) is not None:
-            if time.monotonic() > deadline or self._cancelled():
+            if self._clock() > deadline or self._cancelled():
                 raise CoolifyError(
                     f"Coolify queued the deletion of the database {uuid}, and it is still there. Look at its server in Coolify."
                 )
@@ -234,9 +214,12 @@ class Databases:
             raise Refused(f"The database {uuid} in Coolify is not a PostgreSQL database.")
         importing = not inputs
         found: State = dict(inputs)
+        running = self._container(uuid)
         observed = _observe(record, inputs.get("postgresConf", ""))
+        if running and observed["publicPort"] and who_answers(self._public_address(record), observed["publicPort"]) == "nobody":
+            observed["publicPort"] = None  # whatever the record says
         for argument, value in observed.items():
-            if argument in inputs or (importing and value != _default(argument)):
+            if argument in inputs or (importing and value != rules.DATABASE[argument].default):
                 found[argument] = value
         for argument in [argument for argument in inputs if argument in observed and observed[argument] is None]:
             del found[argument]
@@ -250,7 +233,7 @@ class Databases:
         if "environmentVariables" in inputs:
             variables = {variable["key"]: variable for variable in self._coolify.get(f"/databases/{uuid}/envs")}
             ours = state.get("environmentVariables", {})
-            found["environmentVariables"] = {key: variables[key].get("value", ours[key]) for key in ours if key in variables}
+            found["environmentVariables"] = {key: _value_of(variables[key], ours[key]) for key in ours if key in variables}
         uuids, storages = state.get("backupUuids", []), state.get("backupStorages", [])
         if uuids:
             found["backups"], uuids, storages = self._observe_backups(uuid, state, inputs.get("backups", []))
@@ -262,9 +245,8 @@ class Databases:
         server = record["destination"]["server"]
         if importing:
             found["server"] = server["name"]
-        running = _is_running(record)
         new: State = {
-            **{key: value for key, value in state.items() if key not in rules.DATABASE_ARGUMENTS},
+            **{key: value for key, value in state.items() if key not in rules.DATABASE},
             **found,
             **place,
             "serverUuid": server["uuid"],
@@ -274,7 +256,7 @@ class Databases:
             # Of an adopted database nobody knows whether it ran: then its mount is not touched.
             "started": state.get("started", True),
             "starts": state.get("starts", 0),
-            "ready": state.get("ready", True) and running,
+            "ready": state.get("ready", True) and running is not None and running.image in (None, record["image"]),
         }
         if record.get("postgres_password"):
             new["password"] = record["postgres_password"]
@@ -287,7 +269,7 @@ class Databases:
     def _converge(self, uuid: str, inputs: Mapping[str, Any], state: State) -> State:
         before = dict(state)
         # From here on the state has the new arguments, and nothing of the old ones.
-        state = {key: value for key, value in state.items() if key not in rules.DATABASE_ARGUMENTS} | dict(inputs)
+        state = {key: value for key, value in state.items() if key not in rules.DATABASE} | dict(inputs)
         state.pop("environmentVariables", None)
         if "environmentVariables" in before:
             state["environmentVariables"] = before["environmentVariables"]
@@ -301,15 +283,18 @@ class Databases:
                 changes["postgres_password"] = inputs["postgresPassword"]
                 self._log("Coolify's record gets the new password; PostgreSQL itself must get it by ALTER ROLE.")
             self._ensure_mount(uuid, inputs, state)
-            self._ensure_variables(uuid, inputs, state)
+            self._warn_of_pruning(state, "as soon as the database is stopped or removed")
+            restart = self._ensure_variables(uuid, inputs, state) or restart
             self._ensure_tags(uuid, inputs, before)
-            self._ensure_backups(uuid, inputs.get("backups", []), state)
+            self._ensure_backups(uuid, inputs.get("backups", []), before, state)
             if changes:
                 state["ready"] = state["ready"] and not restart
                 self._coolify.update(f"/databases/{uuid}", changes)
                 state["password"] = changes.get("postgres_password", state.get("password"))
-            if not (state["ready"] and _is_running(record)):
-                self._start(uuid, record, inputs, state)
+            running = self._container(uuid)
+            if not (state["ready"] and running):
+                self._start(uuid, record, running, inputs, state, sent_before="queued" in before and not restart)
+            self._publish(uuid, inputs, before)
             return self._outputs(uuid, state, self._existing(uuid))
         except (CoolifyError, Refused) as error:
             # What was taken out of the arguments may still be in Coolify: kept here, it makes a difference for the next deploy.
@@ -346,19 +331,24 @@ class Databases:
             f"The database {uuid} has no volume postgres-data-{uuid} in Coolify: it was not started, its data would be lost."
         )
 
-    def _ensure_variables(self, uuid: str, inputs: Mapping[str, Any], state: State) -> None:
-        """Creates, changes and removes the container's variables that are ours; `state` keeps what Coolify has got of them."""
+    def _ensure_variables(self, uuid: str, inputs: Mapping[str, Any], state: State) -> bool:
+        """Creates, changes and removes the container's variables that are ours; `state` keeps what Coolify has got of them.
+
+        :returns: whether that needs a restart.
+        """
         wanted = inputs.get("environmentVariables", {})
         ours: dict[str, str] = dict(state.get("environmentVariables", {}))
         if not wanted and not ours:
-            return
+            return False
+        changed = False
         path = f"/databases/{uuid}/envs"
         there = {variable["key"]: variable for variable in self._coolify.get(path)}
         for key in sorted(wanted.keys() | ours.keys()):
             # The value is hidden unless the token has the ability read:sensitive.
-            if key in wanted and key in there and there[key].get("value", ours.get(key)) == wanted[key]:
+            if key in wanted and key in there and _value_of(there[key], ours.get(key)) == wanted[key]:
                 continue
-            state["ready"] = False  # only a restart makes it true
+            state["ready"] = False
+            changed = True
             if key in wanted:
                 send = self._coolify.update if key in there else self._coolify.create
                 send(path, {"key": key, "value": wanted[key]})
@@ -370,6 +360,7 @@ class Databases:
             state["environmentVariables"] = dict(ours)
         if not wanted:
             del state["environmentVariables"]
+        return changed
 
     def _ensure_tags(self, uuid: str, inputs: Mapping[str, Any], before: State) -> None:
         if "tags" not in inputs and "tags" not in before:
@@ -381,14 +372,19 @@ class Databases:
         for name in sorted(set(existing) - wanted):
             self._coolify.delete(f"/databases/{uuid}/tags/{existing[name]}")
 
-    def _ensure_backups(self, uuid: str, wanted: list[dict[str, Any]], state: State) -> None:
+    def _ensure_backups(self, uuid: str, wanted: list[dict[str, Any]], before: State, state: State) -> None:
         """Creates, changes and removes the schedules that are ours; `state` keeps their uuids in the arguments' order."""
         path = f"/databases/{uuid}/backups"
-        there = {backup["uuid"] for backup in self._coolify.get(path)} if wanted or state["backupUuids"] else set()
+        there = {backup["uuid"]: backup for backup in self._coolify.get(path)} if wanted or state["backupUuids"] else {}
         ours = [one for one in state["backupUuids"] if one in there]
+        known = {one: (arguments.get("s3Storage"), number) for one, arguments, number in _known_backups(before)}
         for index, backup in enumerate(wanted):
-            body = {field: backup.get(argument, default) for argument, (field, default) in _BACKUP_FIELDS.items()}
+            body = {field.api: backup.get(argument, field.default) for argument, field in rules.BACKUP.items() if field.api}
             body = {field: value for field, value in body.items() if value is not None}
+            if index < len(ours) and _is_as_wanted(
+                there[ours[index]], body, backup.get("s3Storage"), *known.get(ours[index], ("", ""))
+            ):
+                continue
             body["save_s3"] = "s3Storage" in backup
             if "s3Storage" in backup:
                 body["s3_storage_uuid"] = backup["s3Storage"]
@@ -404,54 +400,99 @@ class Databases:
         numbers = {backup["uuid"]: _storage_number(backup) for backup in self._coolify.get(path)} if wanted else {}
         state["backupStorages"] = [numbers.get(one, "") for one in state["backupUuids"]]
 
-    def _start(self, uuid: str, record: dict[str, Any], inputs: Mapping[str, Any], state: State) -> None:
-        """Starts or restarts, and waits. A new image that does not come up makes way for the one before."""
-        running = _is_running(record)
-        state["started"] = True
-        state["starts"] = state.get("starts", 0) + 1
-        self._coolify.act(f"/databases/{uuid}/{'restart' if running else 'start'}")
-        self._log(f"Coolify {'restarts' if running else 'starts'} the database {uuid}.")
-        try:
-            self._wait(uuid, record, inputs)
-        except CoolifyError as error:
-            if not running or record["image"] == inputs["image"]:
-                raise
-            self._log(f"It does not come up with {inputs['image']}; going back to {record['image']}.")
-            self._coolify.update(f"/databases/{uuid}", {"image": record["image"]})
-            self._coolify.act(f"/databases/{uuid}/restart")
-            self._wait(uuid, self._existing(uuid) | {"status": ""}, inputs)
-            raise CoolifyError(f"{error}\nIt runs again with the image before, {record['image']}.") from error
-        state["ready"] = True
+    # How it is started
 
-    def _wait(self, uuid: str, before: dict[str, Any], inputs: Mapping[str, Any]) -> None:
-        """Waits until Coolify reports the database healthy, after a start that it has queued.
+    def _container(self, uuid: str) -> Container | None:
+        return running_container(uuid, self._coolify, self._docker)
 
-        What it reported before counts only once its status has changed since: a queued restart may not have begun yet.
+    def _start(
+        self,
+        uuid: str,
+        record: dict[str, Any],
+        running: Container | None,
+        inputs: Mapping[str, Any],
+        state: State,
+        *,
+        sent_before: bool,
+    ) -> None:
+        """Starts or restarts, and waits. A new image that does not come up makes way for the one before.
+
+        Coolify would do a start that is sent twice twice, and the second would kill the first, at the first start in the middle of
+        making the cluster. So what the deploy before has sent is waited for.
+
+        :param running: the container that runs now.
+        :param sent_before: whether a deploy that gave up has sent the start.
         """
-        started = time.monotonic()
-        limit = inputs.get("startTimeout", DEFAULT_START_TIMEOUT)
+        if sent_before and (running or time.time() - state["queued"] < _start_timeout(inputs)):
+            self._log(f"The database {uuid} is being started since the deploy before.")
+            self._wait(uuid, record, None, inputs)
+        else:
+            verb = "restart" if running or _is_running(record) else "start"  # Coolify refuses to start what it takes to be running
+            state["started"] = True
+            state["starts"] = state.get("starts", 0) + 1
+            if not running:
+                state["queued"] = time.time()
+            self._coolify.order(f"/databases/{uuid}/{verb}")
+            self._log(f"Coolify {verb}s the database {uuid}.")
+            try:
+                self._wait(uuid, record, running, inputs)
+            except CoolifyError as error:
+                if self._cancelled() or not running or record["image"] == inputs["image"]:
+                    raise
+                self._log(f"It does not come up with {inputs['image']}; going back to {record['image']}.")
+                self._coolify.update(f"/databases/{uuid}", {"image": record["image"]})
+                failed, now = self._container(uuid), self._existing(uuid)
+                self._coolify.order(f"/databases/{uuid}/restart")
+                self._wait(uuid, now, failed, inputs)
+                raise CoolifyError(f"{error}\nIt runs again with the image before, {record['image']}.") from error
+        state["ready"] = True
+        state.pop("queued", None)
+
+    def _wait(self, uuid: str, record: dict[str, Any], before: Container | None, inputs: Mapping[str, Any]) -> None:
+        """Waits until the database is healthy, after a start that Coolify has queued.
+
+        The proof is the container, another one than before. On its health, where only Coolify can be asked, a word counts that was
+        given so long after that container was seen that it is not of the one before.
+
+        :param record: what Coolify told before the start.
+        :param before: the container that ran before the start.
+        """
+        begun = self._clock()
+        limit = _start_timeout(inputs)
         goal = "running:healthy" if inputs.get("healthCheckEnabled", True) else "running"
+        could_be_old = before is not None or _is_running(record)
+        report, reported = _report(record), begun
+        running: Container | None = None
+        seen: float | None = None
         told = (0.0, "")
         while True:
             record = self._existing(uuid)
-            status = record["status"]
-            waited = time.monotonic() - started
-            changed = not _is_running(before) or record.get("last_online_at") != before.get("last_online_at")
-            if status.startswith(goal) and changed:
-                self._log(f"Coolify reports {status} after {waited:.0f} s.")
+            status = str(record["status"])
+            if _report(record) != report:
+                report, reported = _report(record), self._clock()
+            if self._docker or seen is None or status.startswith(goal):
+                running = self._container(uuid)
+                if running is None:
+                    before = seen = None  # whatever runs next is another one
+                elif seen is None and (before is None or running.has_replaced(before)):
+                    seen = self._clock()
+            fresh = seen is not None and (not could_be_old or reported >= seen + _OLDEST_REPORT)
+            if running and running.health is not None:
+                status, fresh = f"running:{running.health}", seen is not None
+            waited = self._clock() - begun
+            if running and fresh and status.startswith(goal):
+                self._log(f"The database is {status} after {waited:.0f} s.")
                 return
             if waited >= limit or self._cancelled():
                 raise CoolifyError(self._gave_up(uuid, status, waited, record["image"]))
             if status != told[1] or waited - told[0] >= 15:
-                self._log(f"Coolify reports {status}; waiting for {goal} ({waited:.0f} of {limit} s).")
+                self._log(f"The database is {status}; waiting for {goal} ({waited:.0f} of {limit} s).")
                 told = (waited, status)
             # Coolify allows 200 requests a minute, and other databases may be waiting too.
             self._sleep(1 if waited < 15 else 3)
 
     def _gave_up(self, uuid: str, status: str, waited: float, image: str) -> str:
-        sentence = (
-            f"The database {uuid} did not come up in {waited:.0f} s; Coolify reports {status}. The next 'pulumi up' goes on there."
-        )
+        sentence = f"The database {uuid} did not come up in {waited:.0f} s; it is {status}. The next 'pulumi up' goes on there."
         try:
             lines = str(self._coolify.get(f"/databases/{uuid}/logs", lines=20)["logs"]).strip()
         except CoolifyError as error:
@@ -461,6 +502,85 @@ class Databases:
             advice = f"Most often the image cannot be pulled: try 'docker pull {image}' on the server."
             return f"{sentence} Its container does not run. {advice}"
         return f"{sentence} The last lines of its log:\n{lines}"
+
+    # Where it is published
+
+    def _publish(self, uuid: str, inputs: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+        """Publishes the database at its port, and proves it by a connection, or takes that back.
+
+        Coolify acts only when public is switched off or on: another port, or timeout, in between changes the record and no proxy.
+        """
+        wanted, timeout = inputs.get("publicPort"), inputs.get("publicPortTimeout", rules.DATABASE["publicPortTimeout"].default)
+        record = self._existing(uuid)
+        public = record["public_port"] if record["is_public"] else None
+        if (
+            wanted == public
+            and wanted == before.get("publicPort")
+            and (
+                "publicPortTimeout" not in {*inputs, *before}
+                or (record["public_port_timeout"] == timeout and before.get("publicPortTimeout", timeout) == timeout)
+            )
+        ):
+            return
+        if wanted is None and "publicPort" not in before:
+            if record["public_port_timeout"] != timeout and "publicPortTimeout" in {*inputs, *before}:
+                self._coolify.update(f"/databases/{uuid}", {"public_port_timeout": timeout})
+            return
+
+        host = self._public_address(record)
+        if public is not None:
+            self._coolify.update(f"/databases/{uuid}", {"is_public": False})
+            self._wait_at(host, public, lambda answer: answer != "postgres")
+        if wanted is None:
+            self._coolify.update(f"/databases/{uuid}", {"is_public": False, "public_port": None, "public_port_timeout": timeout})
+            return
+        if who_answers(host, wanted) in ("postgres", "other"):
+            raise Refused(
+                f"The port {wanted} of {host} is taken by something else: choose another publicPort, or end what is there."
+            )
+        self._coolify.update(f"/databases/{uuid}", {"is_public": True, "public_port": wanted, "public_port_timeout": timeout})
+        answer = self._wait_at(host, wanted, lambda answer: answer == "postgres" or not self._existing(uuid)["is_public"])
+        if not self._existing(uuid)["is_public"]:
+            raise CoolifyError(
+                f"Coolify took the public port {wanted} back: it is taken on the server, or the proxy's image cannot be had. "
+                "The database itself runs. See Coolify's notifications."
+            )
+        if answer == "unknown":
+            self._log(
+                f"Whether the database is published at {host}:{wanted} cannot be seen from this machine: nothing answers there."
+            )
+        elif answer != "postgres":
+            raise CoolifyError(
+                f"Coolify said that the port {wanted} is public, and no PostgreSQL answers at {host}:{wanted}. "
+                f"The database itself runs. Look at the container {uuid}-proxy on the server."
+            )
+        else:
+            self._log(f"The database is published at {host}:{wanted}.")
+
+    def _wait_at(self, host: str, port: int, enough: Callable[[str], bool]) -> str:
+        """Asks who answers at a port until that is enough, for a minute at most. Where nothing can be seen, for a few seconds."""
+        begun = self._clock()
+        while True:
+            answer = who_answers(host, port)
+            waited = self._clock() - begun
+            if enough(answer) or self._cancelled() or waited >= (_OLDEST_REPORT if answer == "unknown" else _LONGEST_PUBLISHING):
+                return answer
+            self._sleep(1)
+
+    def _public_address(self, record: Mapping[str, Any]) -> str:
+        """Where the server's ports are: Coolify knows its own by a name that only its containers understand."""
+        url = record.get("external_db_url")
+        address = urlsplit(url).hostname if url else record["destination"]["server"]["ip"]
+        return str(urlsplit(self._coolify.url).hostname) if address in (None, "host.docker.internal") else str(address)
+
+    def _warn_of_pruning(self, state: Mapping[str, Any], when: str) -> None:
+        """Tells when what is kept here is deleted by Coolify."""
+        for server in self._coolify.get("/servers") if state.get("deleteVolumes") is not True else []:
+            if server["uuid"] == state.get("serverUuid") and (server.get("settings") or {}).get("delete_unused_volumes"):
+                self._log(
+                    f"Warning: the option 'delete unused volumes' of the server {server['name']} is on (Servers, Docker Cleanup). "
+                    f"Coolify deletes the volume {state.get('volumeName')} with its data, {when}: switch the option off."
+                )
 
     def _existing(self, uuid: str) -> dict[str, Any]:
         record = self.record(uuid)
@@ -502,7 +622,7 @@ class Databases:
         for one, arguments in zip(state["backupUuids"], given, strict=False):
             if one in there:
                 backup = there[one]
-                fields = {argument: backup.get(_BACKUP_FIELDS[argument][0]) for argument in arguments if argument in _BACKUP_FIELDS}
+                fields = {key: _number(backup.get(api)) for key in arguments if (api := rules.BACKUP[key].api)}
                 if number := _storage_number(backup):
                     same = number == known.get(one) and "s3Storage" in arguments
                     fields["s3Storage"] = arguments["s3Storage"] if same else f"number {number}"
@@ -515,7 +635,8 @@ class Databases:
         state = {**state, "status": record["status"]}
         user, database, password = record["postgres_user"], record["postgres_db"], state.get("password")
         if password:
-            state["internalUrl"] = f"postgres://{quote(user, safe='')}:{quote(password, safe='')}@{uuid}:5432/{database}"
+            ssl = f"?sslmode={record['ssl_mode']}" if record.get("enable_ssl") and record.get("ssl_mode") else ""
+            state["internalUrl"] = f"postgres://{quote(user, safe='')}:{quote(password, safe='')}@{uuid}:5432/{database}{ssl}"
         state.pop("externalUrl", None)
         if record.get("external_db_url"):
             state["externalUrl"] = record["external_db_url"]
@@ -530,15 +651,44 @@ def _is_running(record: Mapping[str, Any]) -> bool:
     return str(record.get("status", "")).startswith("running")
 
 
-def _default(argument: str) -> Any:
-    return {**_FIELDS, **_HEALTH_CHECK}.get(argument, (None, {"postgresUser": "postgres", "postgresDb": "postgres"}.get(argument)))[
-        1
-    ]
+def _report(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What changes with every check of Coolify's."""
+    return record.get("status"), record.get("last_online_at")
+
+
+def _start_timeout(arguments: Mapping[str, Any]) -> float:
+    return float(arguments.get("startTimeout", rules.DATABASE["startTimeout"].default))
+
+
+def _value_of(variable: Mapping[str, Any], ours: Any) -> Any:
+    """A variable's value, an empty one being stored as null; hidden unless the token has the ability read:sensitive: then ours."""
+    return (variable["value"] or "") if "value" in variable else ours
+
+
+def _number(value: Any) -> Any:
+    """A decimal, which comes as a string, as a number."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return int(value) if value.isdecimal() else float(value)
+    return value
+
+
+def _known_backups(state: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    """The uuid, the arguments and the S3 storage's number of the schedules that the deploy before made."""
+    return list(zip(state.get("backupUuids", []), state.get("backups", []), state.get("backupStorages", []), strict=False))
+
+
+def _is_as_wanted(
+    backup: Mapping[str, Any], body: Mapping[str, Any], storage: str | None, known_storage: str | None, known_number: str
+) -> bool:
+    """Whether a schedule in Coolify is what the arguments say; its S3 storage by the number that it had for the same argument."""
+    same_storage = storage == known_storage and _storage_number(backup) == known_number
+    return same_storage and all(_number(backup.get(field)) == value for field, value in body.items())
 
 
 def _observe(record: Mapping[str, Any], given_conf: str) -> State:
     """A record as arguments."""
-    observed = {argument: record.get(field) for argument, (field, _, _) in {**_FIELDS, **_HEALTH_CHECK}.items()}
+    observed = {argument: record.get(str(rules.DATABASE[argument].api)) for argument in [*_GENERAL, "publicPortTimeout"]}
     conf = record.get("postgres_conf")
     if conf and conf.endswith(_ADDED_TO_CONF) and "listen_addresses" not in given_conf:
         conf = conf.removesuffix(_ADDED_TO_CONF)
@@ -558,15 +708,13 @@ def _changes(record: Mapping[str, Any], inputs: Mapping[str, Any], before: Mappi
     observed = _observe(record, inputs.get("postgresConf", ""))
     changes: dict[str, Any] = {}
     restart = False
-    for argument, (field, default, needs_restart) in {**_FIELDS, **_HEALTH_CHECK}.items():
-        wanted = inputs.get(argument, default)
+    for argument in _GENERAL:
+        field = rules.DATABASE[argument]
+        wanted = inputs.get(argument, field.default)
         if (argument in inputs or argument in before) and observed[argument] != wanted:
-            changes[field] = wanted
-            restart = restart or needs_restart
+            changes[str(field.api)] = wanted
+            restart = restart or field.restart
     if ("postgresConf" in inputs or "postgresConf" in before) and observed["postgresConf"] != inputs.get("postgresConf"):
         changes["postgres_conf"] = rules.encode_conf(inputs.get("postgresConf", _EMPTY_CONF))
         restart = True
-    if ("publicPort" in inputs or "publicPort" in before) and observed["publicPort"] != inputs.get("publicPort"):
-        # Only together: a port alone changes nothing.
-        changes |= {"is_public": "publicPort" in inputs, "public_port": inputs.get("publicPort")}
     return changes, restart

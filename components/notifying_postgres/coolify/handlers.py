@@ -1,6 +1,6 @@
 """What the plugin does for each of its custom resources, on plain dictionaries. The gRPC around it is in plugin.py."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -75,11 +75,11 @@ class DatabaseHandler:
         if isinstance(image, str) and "mountPath" not in unknown:
             mount = rules.data_mount(image)
             inputs = ({} if mount is None else {"mountPath": mount}) | inputs
-        missing = {"image", "project", "environment", "server"} - set(inputs) - unknown
-        return inputs, [*((key, "it is missing") for key in sorted(missing)), *rules.database_problems(inputs)]
+        return inputs, list(rules.database_problems(inputs, unknown))
 
     def differences(self, state: State, inputs: State) -> tuple[list[str], list[str]]:
-        changed = _changed(rules.DATABASE_ARGUMENTS, state, inputs)
+        # The way to the server differs from machine to machine, and is no change.
+        changed = [key for key in _changed(rules.DATABASE, state, inputs) if key != "docker"]
         # Found stopped, or left unfinished by a deploy that failed.
         return (changed if state.get("ready", True) else [*changed, "ready"]), []
 
@@ -94,22 +94,22 @@ class DatabaseHandler:
 
     def create(self, task: Task, inputs: State) -> tuple[str, State]:
         with task.connect(inputs) as coolify:
-            return self._databases(task, coolify).create(inputs)
+            return self._databases(task, coolify, inputs).create(inputs)
 
     def read(self, task: Task, uuid: str, state: State, inputs: State) -> tuple[State, State] | None:
         with task.connect(inputs or state) as coolify:
-            return self._databases(task, coolify).read(uuid, state, inputs)
+            return self._databases(task, coolify, inputs or state).read(uuid, state, inputs)
 
     def update(self, task: Task, uuid: str, state: State, inputs: State) -> State:
         with task.connect(inputs) as coolify:
-            return self._databases(task, coolify).update(uuid, state, inputs)
+            return self._databases(task, coolify, inputs).update(uuid, state, inputs)
 
     def delete(self, task: Task, uuid: str, state: State) -> None:
         with task.connect(state) as coolify:
-            self._databases(task, coolify).delete(uuid, state)
+            self._databases(task, coolify, state).delete(uuid, state)
 
-    def _databases(self, task: Task, coolify: Coolify) -> Databases:
-        return Databases(coolify, task.log, cancelled=task.cancelled)
+    def _databases(self, task: Task, coolify: Coolify, inputs: State) -> Databases:
+        return Databases(coolify, task.log, docker=inputs.get("docker"), cancelled=task.cancelled)
 
 
 class PasswordHandler:
@@ -117,11 +117,10 @@ class PasswordHandler:
 
     def check(self, name: str, inputs: State, unknown: set[str]) -> tuple[State, list[rules.Problem]]:
         del name
-        missing = {"database", "password"} - set(inputs) - unknown
-        return inputs, [*((key, "it is missing") for key in sorted(missing)), *rules.password_problems(inputs)]
+        return inputs, list(rules.password_problems(inputs, unknown))
 
     def differences(self, state: State, inputs: State) -> tuple[list[str], list[str]]:
-        changed = _changed(rules.PASSWORD_ARGUMENTS, state, inputs)
+        changed = _changed(rules.PASSWORD, state, inputs)
         return changed, [key for key in changed if key == "database"]
 
     def preview(self, task: Task, uuid: str | None, state: State, inputs: State) -> None:
@@ -151,7 +150,7 @@ class PasswordHandler:
         pass  # a password cannot be taken out of a record; it goes with the database
 
 
-def _changed(arguments: list[str], state: State, inputs: State) -> list[str]:
+def _changed(arguments: Iterable[str], state: State, inputs: State) -> list[str]:
     return [key for key in arguments if state.get(key) != inputs.get(key)]
 
 

@@ -1,4 +1,4 @@
-"""What Coolify accepts and honours, checked before anything is sent: a refusal then costs nothing and says what to do instead.
+"""What Coolify accepts and honours, in one table, checked before anything is sent: a refusal costs nothing and says what to do.
 
 The rules are those of Coolify 4.3.11 (docs/coolify.md says where each was read).
 """
@@ -6,24 +6,33 @@ The rules are those of Coolify 4.3.11 (docs/coolify.md says where each was read)
 import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import camel_case
 from .args import CoolifyBackupArgs, CoolifyDatabaseArgs, CoolifyPasswordArgs
 
-DATABASE_ARGUMENTS = [camel_case(name) for name in CoolifyDatabaseArgs.__annotations__]
-BACKUP_ARGUMENTS = [camel_case(name) for name in CoolifyBackupArgs.__annotations__]
-PASSWORD_ARGUMENTS = [camel_case(name) for name in CoolifyPasswordArgs.__annotations__]
+Problem = tuple[str, str]
+Rule = tuple[Callable[[Any], bool], str]
+"""Whether a value is allowed, and what is."""
 
+# Of the API's fields that are no arguments, or what somebody may look for.
 _IGNORED = "Coolify stores it and never uses it: "
+_DASHBOARD = "Coolify's API does not take it: set it in the dashboard and restart the database there; nothing here changes it"
 REFUSED = {
     "postgresInitdbArgs": f"{_IGNORED}give environmentVariables a POSTGRES_INITDB_ARGS",
     "postgresHostAuthMethod": f"{_IGNORED}give environmentVariables a POSTGRES_HOST_AUTH_METHOD",
     "isPublic": "give publicPort; Coolify silently ignores isPublic without a port",
     "instantDeploy": "the database is always started, and never before its mount has been checked",
+    "enableSsl": _DASHBOARD,
+    "sslMode": _DASHBOARD,
 }
 
+# What the framework takes off at either end of every string, beside white space.
+_BLANK = "\\s\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180e\\u200b-\\u200f\\u2060-\\u206f\\u2800\\u3164\\ufeff\\uffa0"
+_OUTER_BLANK = re.compile(rf"^[{_BLANK}]|[{_BLANK}]\Z")
+_TAG = re.compile(r"<(?!\s)|\0")  # what PHP's strip_tags would change
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
     rf"(?:(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:[0-9]+/))(?::[0-9]+)?/)?{_COMPONENT}(?:/{_COMPONENT})*"
@@ -43,7 +52,140 @@ _COOLIFYS_VARIABLES = ("POSTGRES_USER", "PGUSER", "POSTGRES_PASSWORD", "POSTGRES
 # Coolify's dumps run in a shell; it refuses names with the characters that a shell reads.
 _DATABASES = re.compile(r"[A-Za-z0-9_.-]+(?:,[A-Za-z0-9_.-]+)*")
 
-Problem = tuple[str, str]
+
+def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _between(low: int, high: int) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= 255 and not _OUTER_BLANK.search(value) and not _TAG.search(value)
+
+
+def _is_url(value: Any) -> bool:
+    try:
+        parts = urlsplit(value)
+    except (ValueError, AttributeError, TypeError):
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and parts.username is None
+
+
+def _is_tags(value: Any) -> bool:
+    return isinstance(value, list) and all(_is_text(tag) and len(tag) >= 2 and tag == tag.lower() for tag in value)
+
+
+_BIG = 2**31 - 1
+_SIZE_RULE: Rule = (_matches(_SIZE), "give a number with a unit, such as 512m or 2g, or 0 for no limit")
+_KEEP_RULE: Rule = (_between(0, _BIG), "give a whole number, or 0 to keep all")
+_KEEP_SIZE_RULE: Rule = (
+    lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value >= 0,
+    "give a number of gigabytes, or 0 to keep all",
+)
+_SECONDS_RULE: Rule = (_between(1, _BIG), "give a number of seconds")
+_TEXT_RULE: Rule = (
+    _is_text,
+    "give 1 to 255 characters, or leave it out; Coolify would strip blanks at which they begin or end, and what looks like a tag",
+)
+_IDENTIFIER_RULE: Rule = (_matches(_IDENTIFIER), "give letters, digits and '_', at most 63, the first no digit")
+_PASSWORD_RULE: Rule = (_matches(_PASSWORD), "Coolify takes 1 to 128 letters, digits and !@#%^*()_+-=[]{}:,.?/~")
+_URL_RULE: Rule = (_is_url, "give Coolify's URL, such as https://coolify.example.com")
+
+
+@dataclass(frozen=True)
+class Field:
+    """An argument.
+
+    :ivar api: its name in Coolify's records, or None where they have nothing like it.
+    :ivar default: what Coolify has where it is not given, or None where it is left to Coolify.
+    :ivar rule: what may be given.
+    :ivar restart: whether only a restart makes it true.
+    """
+
+    api: str | None = None
+    default: Any = None
+    rule: Rule | None = None
+    restart: bool = False
+
+
+DATABASE: dict[str, Field] = {
+    "image": Field(
+        "image", None, (_matches(_IMAGE), "give a name and a tag, such as 127.0.0.1:16/xooo-postgres-notifications:16"), True
+    ),
+    "name": Field("name", None, _TEXT_RULE),
+    "description": Field("description", None, _TEXT_RULE),
+    "postgresUser": Field("postgres_user", "postgres", _IDENTIFIER_RULE),
+    "postgresPassword": Field("postgres_password", None, _PASSWORD_RULE),
+    "postgresDb": Field("postgres_db", "postgres", _IDENTIFIER_RULE),
+    "postgresConf": Field(
+        "postgres_conf",
+        None,
+        (lambda value: isinstance(value, str) and bool(value.strip()), "give the text of a postgresql.conf, or leave it out"),
+        True,
+    ),
+    "publicPort": Field("public_port", None, (_between(1024, 65535), "give a port from 1024 to 65535")),
+    "publicPortTimeout": Field("public_port_timeout", 3600, _SECONDS_RULE),
+    "limitsMemory": Field("limits_memory", "0", _SIZE_RULE, True),
+    "limitsMemorySwap": Field("limits_memory_swap", "0", _SIZE_RULE, True),
+    "limitsMemorySwappiness": Field("limits_memory_swappiness", 60, (_between(0, 100), "give a number from 0 to 100"), True),
+    "limitsMemoryReservation": Field("limits_memory_reservation", "0", _SIZE_RULE, True),
+    "limitsCpus": Field("limits_cpus", "0", (_matches(_CPUS), "give a number as a string, such as '1.5', or '0' for all"), True),
+    "limitsCpuset": Field("limits_cpuset", None, (_matches(_CPUSET), "give processors, such as 0-2 or 0,3"), True),
+    "limitsCpuShares": Field("limits_cpu_shares", 1024, (_between(2, 262144), "give a number from 2 to 262144"), True),
+    "healthCheckEnabled": Field("health_check_enabled", True, None, True),
+    "healthCheckInterval": Field("health_check_interval", 15, _SECONDS_RULE, True),
+    "healthCheckTimeout": Field("health_check_timeout", 5, _SECONDS_RULE, True),
+    "healthCheckRetries": Field("health_check_retries", 5, (_between(1, _BIG), "give a number from 1"), True),
+    "healthCheckStartPeriod": Field("health_check_start_period", 5, (_between(0, _BIG), "give a number of seconds"), True),
+    "tags": Field(None, None, (_is_tags, "give names in lower case of at least two characters")),
+    "environmentVariables": Field(
+        None, None, (lambda value: isinstance(value, dict) and len(value) > 0, "give names and values, or leave it out"), True
+    ),
+    "backups": Field(),
+    "mountPath": Field(
+        None,
+        None,
+        (lambda value: _is_text(value) and value.startswith("/"), "give an absolute path that does not begin or end with blanks"),
+    ),
+    "deleteVolumes": Field(None, False),
+    "startTimeout": Field(None, 300, (_between(1, 86400), "give a number of seconds")),
+    "project": Field(),
+    "environment": Field(),
+    "server": Field(),
+    "destination": Field(),
+    "docker": Field(
+        None, None, (lambda value: isinstance(value, str) and bool(value.strip()), "give a command line, or leave it out")
+    ),
+    "url": Field(None, None, _URL_RULE),
+    "token": Field(),
+}
+BACKUP: dict[str, Field] = {
+    "frequency": Field("frequency", None, (_matches(_CRON), "give a cron expression, or hourly, daily, weekly, monthly, yearly")),
+    "enabled": Field("enabled", True),
+    "allDatabases": Field("dump_all", False),
+    "databases": Field("databases_to_backup", None, (_matches(_DATABASES), "give names of databases, separated by commas")),
+    "s3Storage": Field(),  # a record tells of it by a number
+    "keepAmount": Field("database_backup_retention_amount_locally", None, _KEEP_RULE),
+    "keepDays": Field("database_backup_retention_days_locally", None, _KEEP_RULE),
+    "keepGigabytes": Field("database_backup_retention_max_storage_locally", None, _KEEP_SIZE_RULE),
+    "keepAmountS3": Field("database_backup_retention_amount_s3", None, _KEEP_RULE),
+    "keepDaysS3": Field("database_backup_retention_days_s3", None, _KEEP_RULE),
+    "keepGigabytesS3": Field("database_backup_retention_max_storage_s3", None, _KEEP_SIZE_RULE),
+    "timeout": Field("timeout", None, (_between(60, 36000), "give 60 to 36000 seconds")),
+}
+PASSWORD: dict[str, Field] = {
+    "database": Field(),
+    "password": Field("postgres_password", None, _PASSWORD_RULE),
+    "url": Field(None, None, _URL_RULE),
+    "token": Field(),
+}
+
+
+def required(args: type) -> set[str]:
+    """The arguments without which there is nothing to do, by the names that the schema has."""
+    return {camel_case(name) for name in args.__required_keys__}  # type: ignore[attr-defined]
 
 
 def major_version(image: str) -> int | None:
@@ -59,12 +201,15 @@ def data_mount(image: str) -> str | None:
     return None if major is None else "/var/lib/postgresql" if major >= 18 else "/var/lib/postgresql/data"
 
 
-def database_problems(inputs: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the arguments of a database, as pairs of an argument and a sentence. Those not known yet are absent."""
-    yield from _unknown_arguments(inputs, DATABASE_ARGUMENTS)
-    yield from _check(inputs, _DATABASE_RULES)
+def database_problems(inputs: Mapping[str, Any], unknown: set[str]) -> Iterator[Problem]:
+    """What is wrong with the arguments of a database, as pairs of an argument and a sentence.
+
+    :param inputs: those that are known.
+    :param unknown: the names of the others.
+    """
+    yield from _problems(inputs, DATABASE, required(CoolifyDatabaseArgs) - unknown)
     image = inputs.get("image")
-    if isinstance(image, str) and _IMAGE.fullmatch(image) and data_mount(image) is None and "mountPath" not in inputs:
+    if isinstance(image, str) and _IMAGE.fullmatch(image) and data_mount(image) is None and "mountPath" not in {*inputs, *unknown}:
         yield "mountPath", f"the tag of {image} does not begin with PostgreSQL's major version: say where its data lies"
     if inputs.get("healthCheckEnabled") is False and any(
         key.startswith("healthCheck") for key in set(inputs) - {"healthCheckEnabled"}
@@ -79,10 +224,8 @@ def database_problems(inputs: Mapping[str, Any]) -> Iterator[Problem]:
         if not isinstance(backup, dict):
             yield f"backups[{index}]", "give an object with a frequency"
             continue
-        for key, problem in [*_unknown_arguments(backup, BACKUP_ARGUMENTS), *_check(backup, _BACKUP_RULES)]:
+        for key, problem in _problems(backup, BACKUP, required(CoolifyBackupArgs)):
             yield f"backups[{index}].{key}", problem
-        if "frequency" not in backup:
-            yield f"backups[{index}].frequency", "give a cron expression, or hourly, daily, weekly, monthly, yearly"
         if backup.get("allDatabases") is True and "databases" in backup:
             yield f"backups[{index}].databases", "leave it out, or allDatabases"
 
@@ -95,6 +238,8 @@ def _variable_problem(key: str, value: Any) -> str | None:
         return "the data must lie in the volume: see mountPath"
     if not isinstance(value, str) or not _VARIABLE_VALUE.fullmatch(value) or "{{" in value:
         return "give a string in one line without quotes, backslashes, '$' and '{{', which Coolify would change"
+    if _OUTER_BLANK.search(value):
+        return "give a string that does not begin or end with blanks, which Coolify would strip"
     if any(own in f"{key}={value}" for own in _COOLIFYS_VARIABLES):
         return (
             f"Coolify leaves out its own variable where another mentions it: none may have {', '.join(_COOLIFYS_VARIABLES)} in it"
@@ -102,99 +247,21 @@ def _variable_problem(key: str, value: Any) -> str | None:
     return None
 
 
-def password_problems(inputs: Mapping[str, Any]) -> Iterator[Problem]:
+def password_problems(inputs: Mapping[str, Any], unknown: set[str]) -> Iterator[Problem]:
     """The same for a CoolifyPassword."""
-    yield from _unknown_arguments(inputs, PASSWORD_ARGUMENTS)
-    yield from _check(inputs, {"password": _DATABASE_RULES["postgresPassword"], "url": _DATABASE_RULES["url"]})
+    yield from _problems(inputs, PASSWORD, required(CoolifyPasswordArgs) - unknown)
 
 
-def _unknown_arguments(inputs: Mapping[str, Any], known: list[str]) -> Iterator[Problem]:
-    for key in sorted(set(inputs) - set(known)):
-        yield key, REFUSED.get(key, f"there is no such argument; there are {', '.join(sorted(known))}")
-
-
-Rule = tuple[Callable[[Any], bool], str]
-
-
-def _check(inputs: Mapping[str, Any], rules: Mapping[str, Rule]) -> Iterator[Problem]:
-    for key, (holds, allowed) in rules.items():
-        if key in inputs and not holds(inputs[key]):
+def _problems(inputs: Mapping[str, Any], fields: Mapping[str, Field], needed: set[str]) -> Iterator[Problem]:
+    for key in sorted(needed - set(inputs)):
+        yield key, "it is missing" if fields[key].rule is None else f"it is missing: {fields[key].rule[1]}"  # type: ignore[index]
+    for key in sorted(set(inputs) - set(fields)):
+        yield key, REFUSED.get(key, f"there is no such argument; there are {', '.join(sorted(fields))}")
+    for key, field in fields.items():
+        if key in inputs and field.rule and not field.rule[0](inputs[key]):
             # A secret's value is not shown.
             shown = "" if "assword" in key or key == "environmentVariables" else f"{inputs[key]!r} is not allowed: "
-            yield key, f"{shown}{allowed}"
-
-
-def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
-
-
-def _between(low: int, high: int) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_url(value: Any) -> bool:
-    try:
-        parts = urlsplit(value)
-    except (ValueError, AttributeError, TypeError):
-        return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and parts.username is None
-
-
-def _is_tags(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(tag, str) and len(tag) >= 2 and tag == tag.strip().lower() for tag in value)
-
-
-def _is_conf(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
-
-_BIG = 2**31 - 1
-_SIZE_RULE: Rule = (_matches(_SIZE), "give a number with a unit, such as 512m or 2g, or 0 for no limit")
-_KEEP_RULE: Rule = (_between(0, _BIG), "give a whole number, or 0 to keep all")
-_KEEP_SIZE_RULE: Rule = (
-    lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value >= 0,
-    "give a number of gigabytes, or 0 to keep all",
-)
-_DATABASE_RULES: dict[str, Rule] = {
-    "image": (_matches(_IMAGE), "give a name and a tag, such as 127.0.0.1:16/xooo-postgres-notifications:16"),
-    "name": (
-        lambda value: isinstance(value, str) and 1 <= len(value) <= 255 and value == value.strip(),
-        "give 1 to 255 characters",
-    ),
-    "postgresUser": (_matches(_IDENTIFIER), "give letters, digits and '_', at most 63, the first no digit"),
-    "postgresDb": (_matches(_IDENTIFIER), "give letters, digits and '_', at most 63, the first no digit"),
-    "postgresPassword": (_matches(_PASSWORD), "Coolify takes 1 to 128 letters, digits and !@#%^*()_+-=[]{}:,.?/~"),
-    "postgresConf": (_is_conf, "give the text of a postgresql.conf, or leave it out"),
-    "environmentVariables": (lambda value: isinstance(value, dict) and len(value) > 0, "give names and values, or leave it out"),
-    "publicPort": (_between(1024, 65535), "give a port from 1024 to 65535"),
-    "publicPortTimeout": (_between(1, _BIG), "give a number of seconds"),
-    "limitsMemory": _SIZE_RULE,
-    "limitsMemorySwap": _SIZE_RULE,
-    "limitsMemoryReservation": _SIZE_RULE,
-    "limitsMemorySwappiness": (_between(0, 100), "give a number from 0 to 100"),
-    "limitsCpus": (_matches(_CPUS), "give a number as a string, such as '1.5', or '0' for all"),
-    "limitsCpuset": (_matches(_CPUSET), "give processors, such as 0-2 or 0,3"),
-    "limitsCpuShares": (_between(2, 262144), "give a number from 2 to 262144"),
-    "healthCheckInterval": (_between(1, _BIG), "give a number of seconds"),
-    "healthCheckTimeout": (_between(1, _BIG), "give a number of seconds"),
-    "healthCheckRetries": (_between(1, _BIG), "give a number from 1"),
-    "healthCheckStartPeriod": (_between(0, _BIG), "give a number of seconds"),
-    "tags": (_is_tags, "give names in lower case of at least two characters"),
-    "mountPath": (lambda value: isinstance(value, str) and value.startswith("/"), "give an absolute path"),
-    "startTimeout": (_between(1, 86400), "give a number of seconds"),
-    "url": (_is_url, "give Coolify's URL, such as https://coolify.example.com"),
-}
-_BACKUP_RULES: dict[str, Rule] = {
-    "frequency": (_matches(_CRON), "give a cron expression, or hourly, daily, weekly, monthly, yearly"),
-    "databases": (_matches(_DATABASES), "give names of databases, separated by commas"),
-    "keepAmount": _KEEP_RULE,
-    "keepDays": _KEEP_RULE,
-    "keepGigabytes": _KEEP_SIZE_RULE,
-    "keepAmountS3": _KEEP_RULE,
-    "keepDaysS3": _KEEP_RULE,
-    "keepGigabytesS3": _KEEP_SIZE_RULE,
-    "timeout": (_between(60, 36000), "give 60 to 36000 seconds"),
-}
+            yield key, f"{shown}{field.rule[1]}"
 
 
 def encode_conf(text: str) -> str:
