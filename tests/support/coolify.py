@@ -219,7 +219,7 @@ class FakeCoolify:
             ],
             "project-other": [{"id": 21, "uuid": "environment-elsewhere", "name": "production"}],
         }
-        self.servers = [
+        self.servers: list[Json] = [
             {
                 **{"id": 0, "uuid": "server-one", "name": "localhost", "ip": "host.docker.internal", "user": "root", "port": 22},
                 "settings": {"delete_unused_volumes": False, "a_setting_of_versions_to_come": []},
@@ -607,7 +607,8 @@ class FakeCoolify:
                 *(["--timestamps"] if query.get("show_timestamps") in ("1", "true") else []),
                 uuid,
             ],
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             check=False,
         )
