@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pulumi
 from notifying_postgres import NotifyingPostgres, NotifyingPostgresArgs
-from notifying_postgres.image import DEFAULT_BASE_IMAGE
+from notifying_postgres.args import DEFAULT_BASE_IMAGE
 
 SETTINGS = ("host", "privateKeyFile", "hostKey", "allowUnverifiedHost", "image", "baseImage", "network", "databases")
 

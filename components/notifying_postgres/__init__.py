@@ -6,8 +6,8 @@ postgres = NotifyingPostgres("shop", {"databases": {"orders": {}}})
 pulumi.export("urls", postgres.urls)
 """
 
-from .component import NotifyingPostgres, NotifyingPostgresArgs
-from .database import DatabaseArgs, DatabaseOutputs
+from .args import DatabaseArgs, DatabaseOutputs, NotifyingPostgresArgs
+from .component import NotifyingPostgres
 from .errors import InvalidArgument
 
 __all__ = ["DatabaseArgs", "DatabaseOutputs", "InvalidArgument", "NotifyingPostgres", "NotifyingPostgresArgs"]

@@ -12,7 +12,8 @@ import shlex
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pulumi
@@ -29,50 +30,46 @@ def _home_folder() -> Path:
     return folder
 
 
-@dataclass(frozen=True)
-class BuildContext:
-    """The image's build context, copied to this machine's ~/.notifying-postgres.
+def files() -> str:
+    """Copies what hosts need to this machine's ~/.notifying-postgres: `image`, the build context, and `on_host`, the scripts.
 
-    :param digest: 16 hexadecimal digits over the names, contents and modes of its files.
-    :param path: the copy, with a trailing slash: pulumi-command then copies its contents, not the folder itself.
-    :param shell_path: the same for a shell on any machine.
+    :returns: the name of the folder there, which is a digest over the names and contents of its files.
     """
-
-    digest: str
-    path: str
-    shell_path: str
-
-
-def build_context() -> BuildContext:
-    """Copies the build context to a folder named after its digest, unless it is there already.
-
-    It travels inside the wheel as ``notifying_postgres/build_context``; in a checkout it is the folder ``image``.
-    """
-    packaged = Path(__file__).parent / "build_context"
-    source = packaged if packaged.is_dir() else Path(__file__).parents[2] / "image"
-    files = sorted(file for file in source.rglob("*") if file.is_file() and not file.name.startswith("."))
-    if not files:
-        raise pulumi.RunError(f"the image's build context is not at {source}: install notifying-postgres again")
-
-    digest = hashlib.sha256()
-    for file in files:
-        content = file.read_bytes()
-        digest.update(f"{file.relative_to(source)}\0{len(content)}\0".encode() + content)
-    name = f"image-{digest.hexdigest()[:16]}"
-
+    name = _digest()
     target = _home_folder() / name
     if not target.is_dir():
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             copy = Path(scratch) / name
-            for file in files:
-                (copy / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy / file.relative_to(source))
+            for file, source in _sources():
+                (copy / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, copy / file)
             try:
                 copy.rename(target)
             except OSError:  # another deploy on this machine was faster; its copy has the same digest
                 if not target.is_dir():
                     raise
-    return BuildContext(name.removeprefix("image-"), f"{target}/", f'"$HOME/{FOLDER}/{name}"')
+    return name
+
+
+@cache
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for name, source in _sources():
+        content = source.read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def _sources() -> Iterator[tuple[str, Path]]:
+    """The files by the name they get. The build context is in the wheel too; in a checkout it is the folder ``image``."""
+    here = Path(__file__).parent
+    packaged = here / "build_context"
+    for name, folder in (("image", packaged if packaged.is_dir() else here.parents[1] / "image"), ("on_host", here / "on_host")):
+        files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+        if not files:
+            raise pulumi.RunError(f"there is nothing in {folder}: install notifying-postgres again")
+        for file in files:
+            yield f"{name}/{file.relative_to(folder)}", file
 
 
 def python() -> str:

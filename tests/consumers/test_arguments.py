@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from notifying_postgres.component import NotifyingPostgresArgs
+from notifying_postgres import DatabaseArgs, NotifyingPostgresArgs
 from notifying_postgres.coolify import CoolifyArgs
-from notifying_postgres.database import DatabaseArgs
 
 from tests.support.coolify import FakeCoolify
 from tests.support.stack import Stack

@@ -1,5 +1,6 @@
 """A Coolify that is not one, on the real engine: our image in a real registry on loopback, and `docker` to look behind it."""
 
+import shlex
 import socket
 import subprocess
 import time
@@ -11,12 +12,20 @@ from pathlib import Path
 import pytest
 from notifying_postgres.coolify.client import Coolify
 from notifying_postgres.coolify.database import Databases
-from notifying_postgres.registry import registry_scripts
+from notifying_postgres.coolify.registry import registry_calls
 
 from tests.support import REPOSITORY
 from tests.support.coolify import FakeCoolify
 from tests.support.docker import BASE_IMAGE, docker
 from tests.support.needs import need
+
+
+def registry_scripts(image: str, image_id: str, port: int | None, registry_image: str) -> tuple[str, str]:
+    """The commands that push to the registry, and that remove it."""
+    folder = REPOSITORY / "components" / "notifying_postgres" / "on_host"
+    calls = registry_calls(image, image_id, port, registry_image)
+    push, remove = (shlex.join(["sh", str(folder / script), *words]) for script, words in calls.items())
+    return push, remove
 
 
 def shell(script: str) -> str:

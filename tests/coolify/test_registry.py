@@ -11,9 +11,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from notifying_postgres.registry import registry_scripts
 
-from tests.coolify.fixtures import Registry, shell
+from tests.coolify.fixtures import Registry, registry_scripts, shell
 from tests.support.docker import docker
 
 

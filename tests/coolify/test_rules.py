@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from notifying_postgres.coolify import rules
 from notifying_postgres.coolify.handlers import DatabaseHandler, PasswordHandler
-from notifying_postgres.registry import pullable_name, registry_port
+from notifying_postgres.coolify.registry import pullable_name, registry_port
 
 from tests.support.coolify import mount_by_expression
 from tests.support.documented_requests import problems as undocumented

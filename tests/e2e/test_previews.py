@@ -51,6 +51,7 @@ def said(stack: Stack) -> str:
 def test_an_edited_image_is_built_again_and_the_container_replaced(stack: Stack) -> None:
     edit_image(stack)
     assert planned(stack) == {
+        "preflight": "update",
         "context": "update",
         "image": "update",
         "app": "replace for image",
@@ -107,7 +108,7 @@ def test_another_host_shows_what_would_stop_a_move(stack: Stack, tmp_path_factor
         assert planned(stack) == {
             "docker": "update",
             "preflight": "update",
-            "context": "replace for triggers",
+            "context": "update",
             "image": "update",
             "app": "replace for image",
             "app-converge": "update",
@@ -118,5 +119,4 @@ def test_another_host_shows_what_would_stop_a_move(stack: Stack, tmp_path_factor
         stop_sshd(other)
     assert len(text.splitlines()) < 100
     assert f'+ host   : "{other.address}"' in text
-    assert "# Stops the deploy, with the steps that move the data, when that is another engine" in text
     assert other.private_key_file.read_text().splitlines()[1] not in text

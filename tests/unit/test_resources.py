@@ -34,15 +34,16 @@ def test_one_local_database_is_an_image_a_volume_a_container_a_converge_and_a_ch
     assert {r.parent for r in made.resources.values() if r.name.startswith("pg-")} == {"pg"}
 
 
-def test_a_remote_host_gets_a_copy_of_the_build_context_and_remote_commands(deploy: Callable[..., Deployment]) -> None:
+def test_a_remote_host_gets_the_scripts_and_runs_them(deploy: Callable[..., Deployment]) -> None:
     made = deploy(program(databases={"app": {}}, **SSH))
 
-    assert made.of_type("local:Command") == ["pg-app-check", "pg-password-seed", "pg-preflight"]
-    assert made.of_type("remote:Command") == ["pg-app-converge", "pg-image"]
-    assert made.of_type("CopyToRemote") == ["pg-context"]
-    connection = made.resources["pg-image"].inputs["connection"]
-    assert (connection["host"], connection["port"], connection["user"]) == ("db.example", 2222, "deploy")
-    assert connection["hostKey"] == HOST_KEY
+    assert made.of_type("local:Command") == [
+        *("pg-app-check", "pg-app-converge", "pg-context", "pg-image", "pg-password-seed", "pg-preflight")
+    ]
+    for name in ("pg-context", "pg-image", "pg-app-converge"):
+        assert made.resources[name].inputs["create"].startswith("ssh -F none -i")
+        assert " -l deploy -p 2222 -- db.example " in made.resources[name].inputs["create"]
+        assert f"KnownHostsCommand=/bin/echo %H {HOST_KEY}" in made.resources[name].inputs["create"]
 
 
 def test_both_ways_to_the_host_pin_the_same_key(deploy: Callable[..., Deployment]) -> None:
@@ -90,7 +91,7 @@ def test_the_password_is_secret_everywhere_and_in_no_command(deploy: Callable[..
                 assert key in resource.secrets or "s3cret" not in str(value).replace("'value': 's3cret'", ""), (resource.name, key)
     assert {"stdin"} <= made.resources["pg-app-converge"].secrets
     assert {"stdin"} <= made.resources["pg-app-check"].secrets
-    assert "PRIVATE KEY" not in str({k: v for r in made.resources.values() for k, v in r.inputs.items() if k != "connection"})
+    assert "PRIVATE KEY" not in str([resource.inputs for resource in made.resources.values()])
 
 
 def test_passwords_that_are_not_given_come_from_one_secret_seed(deploy: Callable[..., Deployment]) -> None:
@@ -146,7 +147,7 @@ def test_a_host_that_another_resource_makes_may_be_unknown(deploy: Callable[...,
         return NotifyingPostgres("pg", {**SSH, "databases": {"app": {}}, "host": url}).image_id  # type: ignore[typeddict-item]
 
     made = deploy(run, preview=True)
-    assert made.of_type("remote:Command") == ["pg-app-converge", "pg-image"]
+    assert "pg-app-converge" in made.resources
 
 
 COOLIFY = {"project": "shop", "environment": "production", "server": "localhost"}
@@ -170,7 +171,7 @@ def test_a_database_in_coolify_pulls_from_the_loopback_registry_and_is_converged
     assert "postgresPassword" in database.secrets
     assert list(database.request.ignoreChanges) == ["postgresPassword"]
     assert {"pg-registry"} <= database.depends_on
-    assert "docker exec -i pg-app-id schema-notifications-converge" in made.resources["pg-app-converge"].inputs["create"]
+    assert "/on_host/converge.sh pg-app-id" in made.resources["pg-app-converge"].inputs["create"]
     assert {"pg-app-converge"} <= made.resources["pg-app-recorded-password"].depends_on
     assert {"pg-app-recorded-password"} <= made.resources["pg-app-check"].depends_on
 
@@ -197,9 +198,9 @@ def test_data_is_kept_unless_the_stack_says_otherwise(deploy: Callable[..., Depl
 def test_derived_names_stick_and_given_names_are_followed(deploy: Callable[..., Deployment]) -> None:
     made = deploy(program(databases={"a": {}, "b": {"container_name": "bee", "volume_name": "hive"}}))
 
-    assert list(made.resources["pg-a-data"].request.ignoreChanges) == ["name"]
+    assert list(made.resources["pg-a-data"].request.ignoreChanges) == ["driver", "driverOpts", "labels", "name"]
     assert list(made.resources["pg-a"].request.ignoreChanges) == ["uploads", "name"]
-    assert list(made.resources["pg-b-data"].request.ignoreChanges) == []
+    assert list(made.resources["pg-b-data"].request.ignoreChanges) == ["driver", "driverOpts", "labels"]
     assert list(made.resources["pg-b"].request.ignoreChanges) == ["uploads"]
     assert made.resources["pg-b"].inputs["name"] == "bee"
     assert made.resources["pg-b-data"].inputs["name"] == "hive"
@@ -311,7 +312,7 @@ def test_no_databases_are_empty_maps(deploy: Callable[..., Deployment]) -> None:
 def test_an_agent_serves_instead_of_a_key_file(deploy: Callable[..., Deployment], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSH_AUTH_SOCK", "/tmp/agent")
     made = deploy(program(databases={}, host="ssh://a@db.example", host_key=HOST_KEY))
-    assert "privateKey" not in made.resources["pg-image"].inputs["connection"]
+    assert "IdentityAgent" not in made.resources["pg-image"].inputs["create"]
 
 
 def test_an_unverified_host_needs_as_many_words(deploy: Callable[..., Deployment]) -> None:

@@ -1,0 +1,93 @@
+"""One database on a host, in a container of its own: the volume that keeps its data, and the container."""
+
+import pulumi
+import pulumi_docker as docker
+
+from .args import Database
+from .server import Instance, Provisioned, Server
+
+DATA_DIRECTORY = "/var/lib/postgresql/data"
+PASSWORD_FILE = "/run/secrets/postgres_password"  # noqa: S105 (a path)
+
+
+def provision_container(
+    instance: Instance,
+    database: Database,
+    *,
+    password: pulumi.Output[str],
+    network: pulumi.Input[str] | None,
+    after: list[pulumi.Resource],
+) -> Provisioned:
+    """Makes one database on the host.
+
+    :param password: the superuser's.
+    :param after: what has to be done before.
+    """
+    host, parent = instance.host, instance.parent
+    resource = f"{instance.name}-{database.key}"
+    port = database.port
+
+    # Names that are not given stay what they were, whatever they are derived from: another volume would be an empty database.
+    volume = docker.Volume(
+        f"{resource}-data",
+        name=database.volume_name,
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            provider=host.provider,
+            depends_on=[*host.ready, *after],
+            retain_on_delete=database.retain_data,
+            # Of a volume that exists nothing is ours but the name: a difference in the rest would replace it, with its data.
+            ignore_changes=["driver", "driverOpts", "labels", *([] if "volume_name" in database.named else ["name"])],
+        ),
+    )
+
+    adopted = []
+    if "volume_name" in database.named:
+        words = [database.volume_name, database.container_name]
+        adopted = [host.run(f"{resource}-volume-is-free", "volume-is-free.sh", words, depends_on=after)]
+
+    container = docker.Container(
+        resource,
+        name=database.container_name,
+        image=instance.image_id,
+        envs=pulumi.Output.all(database.user, database.database_name).apply(
+            # PGDATA is the same for all major versions, which since 18 differ in their default.
+            lambda both: [
+                f"PGDATA={DATA_DIRECTORY}",
+                f"POSTGRES_DB={both[1]}",
+                f"POSTGRES_PASSWORD_FILE={PASSWORD_FILE}",
+                f"POSTGRES_USER={both[0]}",
+            ]
+        ),
+        uploads=[docker.ContainerUploadArgs(file=PASSWORD_FILE, content=password, permissions="0400")],
+        volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path=DATA_DIRECTORY)],
+        ports=None
+        if port is None
+        else [
+            docker.ContainerPortArgs(
+                internal=5432, external=port.apply(lambda both: both[1]), ip=port.apply(lambda both: both[0]), protocol="tcp"
+            )
+        ],
+        network_mode=network or "bridge",
+        memory=database.memory,
+        # Docker's own default, spelled out: the provider reads it back and would take it for a change.
+        memory_swap=None if database.memory is None else database.memory.apply(lambda mebibytes: 2 * mebibytes),
+        shm_size=database.shm_size,
+        restart="unless-stopped",
+        # PostgreSQL ends its sessions and writes a checkpoint; the default of the provider is to kill it.
+        destroy_grace_seconds=60,
+        log_opts={"max-size": "10m", "max-file": "3"},
+        # Containers inherit the image's label, which would let Coolify's cleanup take a stopped one for its own.
+        labels=[docker.ContainerLabelArgs(label="coolify.managed", value="false")],
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            provider=host.provider,
+            depends_on=[*host.ready, *adopted],
+            delete_before_replace=True,  # two containers cannot have the name, nor two servers the data
+            # The file is read at the first start only. Later `converge` sets the password, without a restart.
+            ignore_changes=["uploads", *([] if "container_name" in database.named else ["name"])],
+        ),
+    )
+
+    server = Server(instance, database, password, container=container.id, container_name=container.name)
+    return server.provisioned(volume.name, server.check(after=server.converge(after=container)))

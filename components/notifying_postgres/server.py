@@ -1,0 +1,152 @@
+"""A PostgreSQL server whose container is there, whoever made it: its password, converge, the check, its URL."""
+
+import hmac
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, cast
+from urllib.parse import quote
+
+import pulumi
+from pulumi_command import local
+
+from .args import Database, DatabaseOutputs
+from .host import Host
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What the databases of one component have in common.
+
+    :ivar image_id: the id of the image that they run.
+    :ivar parent: the component.
+    """
+
+    name: str
+    host: Host
+    image_id: pulumi.Output[str]
+    parent: pulumi.Resource
+
+
+@dataclass(frozen=True)
+class Provisioned:
+    """A database that a deploy has made and checked."""
+
+    outputs: pulumi.Output[DatabaseOutputs]
+    url: pulumi.Output[str]
+    last: pulumi.Resource
+
+
+@dataclass(frozen=True)
+class Server:
+    """A database whose container is there.
+
+    :ivar container: what `docker` finds it by; when it changes, all that is done in the container is done again.
+    :ivar container_name: the name by which applications reach it.
+    """
+
+    instance: Instance
+    database: Database
+    password: pulumi.Output[str]
+    _: KW_ONLY
+    container: pulumi.Output[str]
+    container_name: pulumi.Output[str]
+    why: pulumi.Output[str] | None = None
+    """What else, if it changes, has converge and check run again."""
+
+    def converge(self, after: pulumi.Resource) -> pulumi.Resource:
+        """Brings the extension in every database of the server up to date, and the superuser's password."""
+        return self.instance.host.run(
+            f"{self.instance.name}-{self.database.key}-converge",
+            "converge.sh",
+            [self.container] if self.why is None else [self.container, self.why],
+            stdin=self.password.apply(_line),
+            depends_on=[after],
+        )
+
+    def check(self, after: pulumi.Resource) -> local.Command:
+        """Proves, from this machine, that a schema change in the database is announced."""
+        database = self.database
+        return local.Command(
+            f"{self.instance.name}-{database.key}-check",
+            create=pulumi.Output.all(
+                self.instance.host.check, self.container, self.container_name, database.user, database.database_name, self.why
+            ).apply(_check_command),
+            stdin=self.password.apply(_line),
+            logging=local.Logging.STDERR,
+            opts=pulumi.ResourceOptions(parent=self.instance.parent, depends_on=[after]),
+        )
+
+    def provisioned(self, volume_name: pulumi.Output[str], check: local.Command) -> Provisioned:
+        """What a deploy tells about it."""
+        database, instance = self.database, self.instance
+        outputs = pulumi.Output.all(
+            self.container_name,
+            volume_name,
+            instance.image_id,
+            instance.host.url,
+            database.port,
+            pulumi.Output.unsecret(check.stdout),
+        ).apply(_outputs)
+        url = pulumi.Output.all(database.user, self.password, database.database_name, self.container_name).apply(_url)
+        return Provisioned(outputs, pulumi.Output.secret(url), check)
+
+
+class GeneratedPasswords:
+    """The passwords of the databases that are given none: derived from one random seed, which is made once and kept in the state.
+
+    One resource for all keeps a deploy of many databases quick.
+    """
+
+    def __init__(self, name: str, parent: pulumi.Resource) -> None:
+        self._name, self._parent = name, parent
+        self._seed: pulumi.Output[str] | None = None
+
+    def for_database(self, key: str) -> pulumi.Output[str]:
+        """The password of one database: 32 hexadecimal digits, secret."""
+        if self._seed is None:
+            command = local.Command(
+                f"{self._name}-password-seed",
+                create="od -An -N32 -tx1 /dev/urandom | tr -d ' \\n'",
+                logging=local.Logging.NONE,
+                opts=pulumi.ResourceOptions(
+                    parent=self._parent, additional_secret_outputs=["stdout", "stderr"], ignore_changes=["create"]
+                ),
+            )
+            self._seed = pulumi.Output.secret(command.stdout)
+        return self._seed.apply(lambda seed: hmac.digest(seed.encode(), key.encode(), "sha256").hex()[:32])
+
+
+def _check_command(values: list[Any]) -> str:
+    check, container, container_name, user, database_name, why = values
+    # The name in the URL is for whoever reads a failure; the way goes by the id, so that a new container is checked again.
+    words = [_url([user, None, database_name, container_name]), "--container", container, "--password-stdin"]
+    return f"{check} {shlex.join(words)}" + ("" if why is None else f" # {why}")
+
+
+def _line(password: str) -> str:
+    return f"{password}\n"
+
+
+def _outputs(values: list[Any]) -> DatabaseOutputs:
+    container_name, volume_name, image_id, url, port, check = values
+    outputs: dict[str, Any] = {
+        "container_name": container_name,
+        "volume_name": volume_name,
+        "image_id": image_id,
+        "host": url,
+        "published": None if port is None else _address(*port),
+        "check": json.loads(check.strip().splitlines()[-1]),
+    }
+    return cast(DatabaseOutputs, outputs)
+
+
+def _url(values: Sequence[Any]) -> str:
+    user, password, database_name, container_name = values
+    login = quote(user, safe="") + ("" if password is None else ":" + quote(password, safe=""))
+    return f"postgresql://{login}@{container_name}:5432/{quote(database_name, safe='')}"
+
+
+def _address(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
