@@ -25,6 +25,8 @@ _HOME = {
     "SchemaChange": "event",
     "CheckResult": "check",
     "check": "check",
+    "history": "feed",
+    "status": "feed",
     "SchemaChangesError": "errors",
 }
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from .event import ChangedObject as ChangedObject
     from .event import Reset as Reset
     from .event import SchemaChange as SchemaChange
+    from .feed import history as history
+    from .feed import status as status
     from .listener import Batch as Batch
     from .listener import ListenOptions as ListenOptions
     from .listener import listen as listen
@@ -55,10 +59,12 @@ __all__ = [
     "SchemaChangesError",
     "TableCursorStore",
     "check",
+    "history",
     "listen",
     "listen_batches",
     "listen_batches_sync",
     "listen_sync",
+    "status",
 ]
 
 

@@ -16,8 +16,6 @@ from .errors import SchemaChangesError
 from .relay.arguments import add_arguments as add_relay_arguments
 
 if TYPE_CHECKING:
-    import psycopg
-
     from .event import Reset, SchemaChange
     from .listener import Batch
     from .route import Route
@@ -167,8 +165,9 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         ("--tag", "tags", "this command: 'CREATE TABLE', 'ALTER *', …"),
     ):
         parser.add_argument(
-            option, dest=dest, action="append", default=[], metavar="PATTERN", help=f"only {what}; repeat for several"
+            option, dest=dest, action="append", default=[], metavar="PATTERN", help=f"only {what}; '!' excludes; repeat for several"
         )
+    parser.add_argument("--checks", action="store_true", help="also the changes that `schema-changes check` makes")
 
 
 def _add_connection_options(parser: argparse.ArgumentParser) -> None:
@@ -259,30 +258,6 @@ def _from_stack(options: argparse.Namespace) -> tuple[str, str | None, str]:
     return outputs["urls"][keys[0]], options.host or database.get("host"), database["container_name"]
 
 
-@contextlib.contextmanager
-def _session(options: argparse.Namespace) -> Iterator[tuple[psycopg.Connection, str]]:
-    """One plain connection, and its database in words."""
-    import psycopg
-
-    from .errors import connection_error, describe, lost
-
-    with _connection(options, _only_database(options)) as (url, route):
-        where = describe(url)
-        try:
-            parameters: dict[str, Any] = {"connect_timeout": max(2, round(options.timeout))}
-            parameters["fallback_application_name"] = "schema-changes"
-            if route is not None:
-                parameters |= route.parameters
-            connection = psycopg.connect(url, autocommit=True, **parameters)
-        except psycopg.OperationalError as error:
-            raise connection_error(error, where) from error
-        with contextlib.closing(connection):
-            try:
-                yield connection, where
-            except psycopg.OperationalError as error:
-                raise lost(error, where) from error
-
-
 def _only_database(options: argparse.Namespace) -> str | None:
     if len(options.database) > 1:
         raise SchemaChangesError("One --database at a time: only check takes several.")
@@ -306,6 +281,7 @@ def _listen(options: argparse.Namespace) -> int:
             "schemas": options.schemas,
             "kinds": options.kinds,
             "tags": options.tags,
+            "checks": options.checks,
             "verify": options.verify,
             "catch_up": not options.no_catch_up,
             "route": route,
@@ -332,68 +308,37 @@ def _run(command: str, batch: Batch) -> None:
 
 
 def _history(options: argparse.Namespace) -> int:
-    import psycopg
-
-    from .errors import NotInstalled, NotPermitted
-    from .event import LOG_COLUMNS, Reset, from_log_row
-    from .listener import wanted
+    from .feed import history
 
     write = _json_line if options.json or not sys.stdout.isatty() else _readable
-    # the last that the filters let pass may be any
-    limit = None if options.schemas or options.kinds or options.tags else options.limit
-    with _session(options) as (connection, where):
-        try:
-            if options.since is None:
-                rows = connection.execute(
-                    f"SELECT {LOG_COLUMNS} FROM schema_notifications.log AS l ORDER BY l.txid DESC, id DESC LIMIT %s",  # noqa: S608
-                    [limit],
-                ).fetchall()
-                rows.sort()
-            else:
-                *found, (kind, cursor, *_, reason, _) = connection.execute(
-                    f"SELECT kind, cursor, {LOG_COLUMNS} FROM schema_notifications.changes_since(%s)",  # noqa: S608
-                    [options.since],
-                ).fetchall()
-                rows = [row[2:] for row in found]
-                if kind == "reset":
-                    print(write(Reset(reason, cursor)))
-        except psycopg.errors.InsufficientPrivilege as error:
-            role = psycopg.sql.Identifier(connection.info.user).as_string()
-            raise NotPermitted(
-                f"Role {role} may not read the log of {where}: as its owner, run GRANT USAGE ON SCHEMA schema_notifications "
-                f"TO {role} and GRANT SELECT ON schema_notifications.log TO {role} (with --since: EXECUTE ON FUNCTION "
-                "schema_notifications.changes_since)."
-            ) from error
-        except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
-            raise NotInstalled(f"The extension schema_notifications is not installed in {where}.") from error
-        changes = (from_log_row(row, database=connection.info.dbname) for row in rows)
-        shown = [change for change in changes if wanted(change, schemas=options.schemas, kinds=options.kinds, tags=options.tags)]
-        for change in shown[-options.limit :]:
-            print(write(change))
+    with _connection(options, _only_database(options)) as (url, route):
+        events = history(
+            url,
+            since=options.since,
+            limit=options.limit,
+            schemas=options.schemas,
+            kinds=options.kinds,
+            tags=options.tags,
+            checks=options.checks,
+            timeout=options.timeout,
+            **(route.parameters if route else {}),
+        )
+    for event in events:
+        print(write(event))
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
-    import psycopg
+    from .errors import Unhealthy
+    from .feed import status
 
-    from .errors import NotInstalled, NotPermitted, Unhealthy
-
-    with _session(options) as (connection, where):
-        try:
-            cursor = connection.execute("SELECT * FROM schema_notifications.status()")
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise NotPermitted(
-                f"Role {connection.info.user!r} may not see the status of {where}: GRANT pg_monitor TO it, or ask as the owner."
-            ) from error
-        except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
-            raise NotInstalled(f"The extension schema_notifications is not installed in {where}.") from error
-        (row,) = cursor
-        state = dict(zip((column.name for column in cursor.description or ()), row, strict=True))
+    with _connection(options, _only_database(options)) as (url, route):
+        state = status(url, timeout=options.timeout, **(route.parameters if route else {}))
     if options.json:
         print(json.dumps(state, default=str))
     else:
         for name, value in state.items():
-            print(f"{name.replace('_', ' '):20} {'–' if value is None else value}")
+            print(_printable(f"{name.replace('_', ' '):20} {'–' if value is None else value}"))
     return 0 if state["healthy"] else Unhealthy.exit_code
 
 
@@ -405,7 +350,13 @@ def _json_line(event: SchemaChange | Reset) -> str:
     fields = json.loads(event.raw)
     if event.cursor is not None:
         fields["cursor"] = event.cursor
-    return json.dumps(fields, ensure_ascii=False)
+    try:
+        # in ASCII: a name may hold what a terminal takes for a command, or shows in another order
+        return json.dumps(fields, allow_nan=False)
+    except (ValueError, RecursionError):
+        # what a forged notice holds besides: only what is known, then
+        known = {"type", "tag", "timestamp", "id", "database", "user", "txid", "cursor", "truncated"}
+        return json.dumps({key: value for key, value in fields.items() if key in known})
 
 
 def _readable(event: SchemaChange | Reset) -> str:
@@ -420,14 +371,16 @@ def _readable(event: SchemaChange | Reset) -> str:
     ]
     if len(event.objects) > 8:
         shown.append(f"… {len(event.objects) - 8} more")
-    time_of_day = event.timestamp.astimezone().strftime("%H:%M:%S.%f")[:-3]
+    timestamp = event.timestamp
+    with contextlib.suppress(OverflowError):  # the first and last day that Python knows
+        timestamp = timestamp.astimezone()
+    time_of_day = timestamp.strftime("%H:%M:%S.%f")[:-3]
     who = _coloured(f"  by {event.user}", "2") if event.user else ""
     return f"{_coloured(time_of_day, '2')}  {_coloured(f'{event.tag:<16}', '1')}  {'  '.join(shown)}{who}"
 
 
 def _coloured(text: str, code: str) -> str:
-    # names are chosen by users: no control sequence of theirs may reach the terminal
-    text = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    text = _printable(text)
     return text if os.environ.get("NO_COLOR") else f"\033[{code}m{text}\033[0m"
 
 
@@ -440,8 +393,14 @@ def _relay(options: argparse.Namespace) -> int:
         return command.run(options, url, route)
 
 
+def _printable(text: str) -> str:
+    """Names are chosen by users: no control sequence of theirs may reach the terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def _check(options: argparse.Namespace) -> int:
-    from .check import check, databases
+    from .check import check
+    from .feed import databases
 
     started = time.perf_counter()
     code = 0

@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 CHANNEL = "schema_changed"
 
@@ -28,7 +27,7 @@ class ChangedObject:
     kind: str
     """PostgreSQL's object type: table, index, function, table column, …"""
     schema: str | None
-    """None where the object belongs to no schema (an extension, a schema itself, a policy)."""
+    """None where the object belongs to no schema, such as an extension, or a schema itself."""
     identity: str
     """Quoted where needed, ready for SQL: public."Order Items"."""
 
@@ -54,7 +53,8 @@ class SchemaChange:
     objects: tuple[ChangedObject, ...] = ()
     """What it created, altered or dropped, dependants included."""
     truncated: bool = False
-    """The notice was too long to list its objects, and they were not read from the log."""
+    """What it changed is not known, or not in full: the notice was too long to list its objects and the log was not asked, or the
+    log has something that cannot be read."""
     cursor: str | None = None
     """Where to go on after this change: pass it to `listen(cursor=…)`.  None when listening without catching up."""
     raw: str = ""
@@ -84,81 +84,107 @@ def parse_notice(payload: str) -> SchemaChange:
         raise MalformedNotice(f"not a JSON object: {payload[:80]!r}")
     try:
         timestamp = datetime.fromisoformat(_string(fields, "timestamp"))
-    except ValueError as error:
+        # such as the year 1 east of Greenwich, which is no year in UTC
+        utc = timestamp.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise MalformedNotice(f"timestamp is not a time: {payload[:80]!r}") from error
     if timestamp.tzinfo is None:
         raise MalformedNotice(f"timestamp has no time zone: {payload[:80]!r}")
     return SchemaChange(
         type=_string(fields, "type"),
         tag=_string(fields, "tag"),
-        timestamp=timestamp,
-        id=_integer(fields, "id"),
+        timestamp=utc,
+        id=_integer(fields, "id", 2**63),
         database=_optional_string(fields, "database"),
         user=_optional_string(fields, "user"),
-        txid=_integer(fields, "txid"),
+        txid=_integer(fields, "txid", 2**64),
         objects=parse_objects(fields.get("objects")),
         truncated=fields.get("truncated") is True,
         raw=payload,
     )
 
 
-LOG_COLUMNS = "id, txid::text, changed_at, user_name::text, tag, objects"
+def from_log_row(row: Sequence[str | bytes | None], *, database: str, cursor: str | None = None) -> SchemaChange:
+    """The change that a row of the log (its `feed.LOG_COLUMNS`, all text) records, as its notice would have told it.
 
-
-def from_log_row(row: Sequence[Any], *, database: str, cursor: str | None = None) -> SchemaChange:
-    """The change that a row of the log (its `LOG_COLUMNS`) records, as its notice would have told it."""
-    row_id, txid, changed_at, user, tag, objects = row
-    changed_at = changed_at.astimezone(UTC)
+    Never fails: of a row that cannot be read in full, what can be read, marked `truncated`.
+    """
+    row_id, txid, changed_at, user, tag, objects = (None if one is None else _decoded(one) for one in row)
+    truncated = False
+    try:
+        timestamp = datetime.fromisoformat(changed_at or "").astimezone(UTC)
+    except (ValueError, OverflowError):
+        # PostgreSQL's time reaches further than Python's
+        timestamp, truncated = datetime.fromtimestamp(0, UTC), True
+    listed: object = None
+    try:
+        listed = json.loads(objects or "null")
+    except (ValueError, RecursionError):
+        truncated = True
+    found = []
+    for item in listed if isinstance(listed, list) else ():
+        try:
+            found.append(_object(item))
+        except MalformedNotice:
+            truncated = True
+    truncated = truncated or not isinstance(listed, list)
     fields = {
         "type": "ddl_command_end",
-        "tag": tag,
-        "timestamp": changed_at.isoformat(sep=" ", timespec="milliseconds").removesuffix(":00"),
-        "id": row_id,
+        "tag": tag or "",
+        "timestamp": timestamp.isoformat(sep=" ", timespec="milliseconds").removesuffix(":00"),
+        "id": int(row_id or 0),
         "database": database,
         "user": user,
         "txid": txid,
-        "objects": objects,
+        **({"truncated": True} if truncated else {"objects": listed}),
     }
     return SchemaChange(
         type="ddl_command_end",
-        tag=tag,
-        timestamp=changed_at,
-        id=row_id,
+        tag=tag or "",
+        timestamp=timestamp,
+        id=int(row_id or 0),
         database=database,
         user=user,
-        txid=int(txid),
-        objects=parse_objects(objects),
+        txid=int(txid or 0),
+        objects=tuple(found),
+        truncated=truncated,
         cursor=cursor,
         raw=json.dumps(fields, ensure_ascii=False),
     )
 
 
 def parse_objects(objects: object) -> tuple[ChangedObject, ...]:
-    """Read the list `objects` of a notice or of a log row; None is an empty list."""
+    """Read the list `objects` of a notice; None is an empty list."""
     if objects is None:
         return ()
     if not isinstance(objects, list):
         raise MalformedNotice("objects is not a list")
-    found = []
-    for item in objects:
-        if not isinstance(item, dict):
-            raise MalformedNotice("an entry of objects is not an object")
-        found.append(
-            ChangedObject(
-                action=_string(item, "action"),
-                kind=_string(item, "kind"),
-                schema=_optional_string(item, "schema"),
-                # GRANT has no object identity
-                identity=_optional_string(item, "identity") or "",
-            )
-        )
-    return tuple(found)
+    return tuple(map(_object, objects))
+
+
+def _object(item: object) -> ChangedObject:
+    if not isinstance(item, dict):
+        raise MalformedNotice("an entry of objects is not an object")
+    return ChangedObject(
+        action=_string(item, "action"),
+        kind=_string(item, "kind"),
+        schema=_optional_string(item, "schema"),
+        # GRANT has no object identity
+        identity=_optional_string(item, "identity") or "",
+    )
+
+
+def _decoded(value: str | bytes) -> str:
+    """Text of the server's that may not be UTF-8, in a database whose encoding is SQL_ASCII."""
+    return value if isinstance(value, str) else value.decode(errors="replace")
 
 
 def _string(fields: dict[str, object], key: str) -> str:
     value = fields.get(key)
     if not isinstance(value, str):
         raise MalformedNotice(f"{key} is not a string")
+    if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise MalformedNotice(f"{key} has half of a surrogate pair")
     return value
 
 
@@ -166,13 +192,13 @@ def _optional_string(fields: dict[str, object], key: str) -> str | None:
     return None if fields.get(key) is None else _string(fields, key)
 
 
-def _integer(fields: dict[str, object], key: str) -> int | None:
-    """A whole number, or one written as a decimal string as PostgreSQL's 64-bit ids are."""
+def _integer(fields: dict[str, object], key: str, limit: int) -> int | None:
+    """A whole number below `limit`, or one written as a decimal string as PostgreSQL's 64-bit ids are."""
     value = fields.get(key)
     if value is None:
         return None
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit:
         return value
-    raise MalformedNotice(f"{key} is not a whole number")
+    raise MalformedNotice(f"{key} is not a whole number that PostgreSQL could give")

@@ -26,11 +26,10 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-import psycopg
-
-from .cursor import Position
-from .errors import CannotListen, NotInstalled, NotPermitted, Unreachable, connection_error, describe, first_line, lost
-from .event import LOG_COLUMNS, Reset, SchemaChange, from_log_row
+from .cursor import Place, Position, digest
+from .errors import CannotListen, Unreachable, describe
+from .event import Reset, SchemaChange, from_log_row
+from .feed import CHANGES_SINCE, async_session, may_not_read, require, told
 from .listener import ListenOptions, listen
 from .listener import _delay as backoff
 
@@ -109,7 +108,7 @@ class Hub:
                 number, cursor = page.number, page.cursor
                 if page.is_full:
                     continue
-                own = Position(cursor)
+                own = Position.parse(cursor)
             while number >= self._first:
                 events: list[Event] = []
                 while number < self._first + len(self._kept) and len(events) < most:
@@ -120,7 +119,7 @@ class Hub:
                     if own is not None and _covers(event, own):
                         own = None
                     if own is not None and isinstance(event, SchemaChange):
-                        own.add(_row(event)[1])
+                        own.add(*_row(event), digest(event))
                         event = replace(event, cursor=str(own))
                     events.append(event)
                 if events:
@@ -128,7 +127,7 @@ class Hub:
                     yield events
                 elif number == self._first + len(self._kept):
                     await self._wait()
-                if own is not None and len(own) >= _DIRECT:
+                if own is not None and len(own.direct) >= _DIRECT:
                     break  # the log is read again, for a short cursor
 
     async def _run(self) -> None:
@@ -188,44 +187,31 @@ class Hub:
         """One answer of the log, over a connection of its own."""
         number = self._first + len(self._kept)
         route = self._options.get("route")
-        parameters: dict[str, Any] = {"connect_timeout": 10, "fallback_application_name": "schema_changes"}
+        parameters: dict[str, Any] = {}
         if route is not None:
             await asyncio.to_thread(route.refresh)
-            parameters |= route.parameters
-        try:
-            connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, **parameters)
-        except psycopg.OperationalError as error:
-            raise connection_error(error, self.where) from error
-        try:
-            database = connection.info.dbname
-            await connection.execute("SELECT set_config('client_encoding', 'UTF8', false), set_config('DateStyle', 'ISO', false)")
-            answer = await connection.execute(
-                f"SELECT kind, cursor, {LOG_COLUMNS} FROM schema_notifications.changes_since(%s, %s)",  # noqa: S608
-                [None if cursor is None else Position(cursor).server, _ROWS],
-            )
-            *rows, (kind, fresh, *_, reason, _) = await answer.fetchall()
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise NotPermitted(f"The log of {self.where} may not be read: {first_line(error)}.") from error
-        except psycopg.errors.FeatureNotSupported as error:
-            raise CannotListen(f"Cannot follow {self.where}: {first_line(error)}.") from error
-        except (psycopg.errors.UndefinedFunction, psycopg.errors.InvalidSchemaName) as error:
-            raise NotInstalled(f"The extension schema_notifications is not installed in {self.where}.") from error
-        except psycopg.OperationalError as error:
-            raise lost(error, self.where) from error
-        finally:
-            await connection.close()
+            parameters = route.parameters
+        position = None if cursor is None else Position.parse(cursor)
+        async with async_session(self._conninfo, **parameters) as session:
+            require(session.facts, session.where)
+            if not session.facts.may_read:
+                raise may_not_read(session.role, session.where)
+            with told(session.where, session.role):
+                *rows, last = await session.rows(CHANGES_SINCE, [None if position is None else position.server, str(_ROWS)])
+        kind, fresh, reason = ((last[column] or b"").decode(errors="replace") for column in (0, 1, 6))
+        after = Position(fresh) if position is None else position.after(fresh, len(rows) < _ROWS or kind == "reset")
         events: list[Event] = []
-        if cursor is not None:
-            position = Position(cursor)
-            for _, _, *row in rows:
-                change = from_log_row(row, database=database)
-                if _row(change)[1] not in position:
-                    position.add(_row(change)[1])
-                    events.append(replace(change, cursor=str(position)))
+        for _, _, *row in [] if position is None else rows:
+            change = from_log_row(row, database=session.facts.database)
+            if position is None or _is_told(change, position) or after.snapshot is None:
+                continue
+            txid, number = _row(change)
+            events.append(replace(change, cursor=position.at(Place(after.snapshot, number, txid))))
         if kind == "reset":
             events.append(Reset(reason, fresh))
         elif events:
-            events[-1] = replace(events[-1], cursor=fresh)
+            events[-1] = replace(events[-1], cursor=str(after))
+        fresh = str(after)
         return _Page(events, fresh, len(rows) >= _ROWS, number)
 
 
@@ -252,12 +238,16 @@ def _is_told(event: Event, position: Position) -> bool:
     if isinstance(event, Reset):
         return False
     txid, number = _row(event)
-    return position.shows(txid) or number in position
+    shown = position.snapshot is not None and position.snapshot.shows(txid)
+    return shown or (txid, number) in position.direct or position.passed(txid, number)
 
 
 def _covers(event: Event, position: Position) -> bool:
     """Whether who has all up to this event has all that the position's snapshot shows."""
-    return isinstance(event, Reset) or event.cursor is None or Position(event.cursor).shows_all_of(position)
+    if isinstance(event, Reset) or event.cursor is None:
+        return True
+    snapshot = Position.parse(event.cursor).snapshot
+    return snapshot is not None and position.snapshot is not None and snapshot.covers(position.snapshot)
 
 
 def _size(event: Event) -> int:

@@ -7,12 +7,13 @@
             print(change.tag, change.objects)
 
 How nothing is missed and nothing comes twice: the listener first LISTENs, then asks the log for what came after its
-cursor, then follows the notices.  Its position is the snapshot that the log was last read with, plus the ids delivered
-from notices since.  A notice of a transaction that the snapshot shows is old news and dropped; any other is new.  Now
-and then, and after each reconnect, the log is read again from the position: what notices did not bring, it brings.
+cursor, then follows the notices.  Its position (cursor.py) is the snapshot that the log was last read with, plus what was
+delivered since.  A notice of a transaction that the snapshot shows is old news and dropped; any other is new.  Now and then, and
+after each reconnect, the log is read again from the position: what notices did not bring, it brings, and what a notice told
+otherwise than the log, it tells again.
 
-One task owns the connection and empties it all the time, so that the server's queue of notices never waits for a slow
-consumer.  What the consumer has no room for is not kept: it is read from the log when the consumer is ready.
+The socket is read all the time, so that the server's queue of notices never waits for a slow consumer.  What the consumer
+has no room for is not kept: it is read from the log when the consumer is ready.
 """
 
 from __future__ import annotations
@@ -20,43 +21,34 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import random
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any, TypedDict, TypeVar, Unpack
 
 import psycopg
-from psycopg import sql
 
-from .cursor import CursorStore, Position
-from .errors import (
-    CannotListen,
-    NotInstalled,
-    NotPermitted,
-    SchemaChangesError,
-    Unreachable,
-    connection_error,
-    describe,
-    first_line,
-    lost,
-)
-from .event import CHANNEL, LOG_COLUMNS, MalformedNotice, Reset, SchemaChange, from_log_row, parse_notice
+from .cursor import CursorStore, Place, Position, digest
+from .errors import CannotListen, SchemaChangesError, Unreachable
+from .event import CHANNEL, MalformedNotice, Reset, SchemaChange, from_log_row, parse_notice
+from .feed import CHANGES_SINCE, AsyncSession, async_session, may_not_read, require, told
+from .filters import Filter
 from .route import Route
 
 _log = logging.getLogger("schema_changes")
 _Event = TypeVar("_Event")
 
-# Rows asked for at a time: bounds the memory, and how long a consumer that turns away holds a session's attention.
-_ROWS = 5000
+# Rows asked of the log at a time: first, and at most (but for a longer transaction, which is never split).  Bounds the memory, and
+# how long a slow line is busy with one answer.
+_FIRST_ROWS, _MOST_ROWS = 500, 4000
+# Seconds that an answer may well take; a longer one asks for less the next time.
+_ANSWER = 1.0
 # Changes delivered from notices before the log is read again; bounds the length of the cursor.
-_DIRECT = 256
-# Changes that wait for the consumer when there is no log to read them from later.
+_DIRECT = 100
+# Changes that wait for the consumer when there is no log to read them from later, and the most in a batch (but for a transaction).
 _WAITING = 10_000
 
 
@@ -69,24 +61,31 @@ class ListenOptions(TypedDict, total=False):
     """Loads the cursor at the start unless `cursor` is given, and saves it when the consumer asks for the next event, having
     handled this one.  What the store raises, the iterator raises."""
     schemas: Collection[str]
-    """Only changes with an object in one of these schemas; patterns such as `app_*`, as for Python's fnmatchcase()."""
+    """Only changes with an object in one of these schemas, of these schemas themselves, and those that cannot be judged; patterns
+    such as `app_*`, as for Python's fnmatchcase().  Here and below, `!audit` excludes."""
     kinds: Collection[str]
     """Only changes with an object of one of these kinds (table, index, …); patterns.  With `schemas`: the same object."""
     tags: Collection[str]
-    """Only these commands; patterns such as `ALTER *`, in capitals or not."""
+    """Only these commands; patterns such as `ALTER *`, in capitals or not; `!REFRESH *` excludes."""
+    checks: bool
+    """True: also the changes of `check`, which are left out otherwise (`filters.is_of_check` tells them)."""
     verify: bool
-    """Believe the log only, so that a notice that another user forged can do nothing; costs a query per change."""
+    """Believe the log only, so that a notice that another user forged can do nothing; costs a query per change.  Without it, such
+    a notice is delivered, and within a heartbeat the truth, if it tells something else."""
     catch_up: bool
     """False: notices only, for a role that may not read the log.  What happens while disconnected is then lost, and a
     `Reset` says so after each reconnect."""
     heartbeat: float
-    """Seconds of silence after which the server is asked for a sign of life, and seconds that it may take to answer or to accept
-    a connection (these at least 2, as libpq waits no less for a connection).  Default: 5."""
+    """Seconds of silence after which the server is asked for news and a sign of life; and seconds without a byte of an answer, or
+    of waiting for a connection, after which it is given up (these at least 2, as libpq waits no less).  Default: 5."""
     backoff: tuple[float, float]
     """Seconds to wait before reconnecting: before the first attempt, and at most.  Doubled each time, and jittered.
     Default: (0.1, 10)."""
     route: Route | None
     """The way to a container that publishes no port; asked anew for each connection."""
+    on_ready: Callable[[str | None], object]
+    """Called each time that the listener listens, at the start and after each reconnect, with the cursor from which on nothing is
+    missed (None when not catching up).  From the event loop, or from the thread of `listen_sync`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +133,10 @@ async def listen_batches(
 ) -> AsyncGenerator[Batch, None]:
     """As `listen`, a burst of changes (a migration) as one `Batch`: it ends after `quiet` seconds without a change.
 
-    longest: seconds after which a batch ends even so; 10,000 events end it too.  With a store, the cursor is saved once a batch is
-    handled: when the next is asked for.  Raises what `listen` raises.
+    A batch never ends within a transaction, nor while the listener is still reading what it missed.
+
+    longest: seconds after which a batch ends even so; 10,000 events end it too, both together with the transaction.  With a store,
+    the cursor is saved once a batch is handled: when the next is asked for.  Raises what `listen` raises.
     """
     loop = asyncio.get_running_loop()
     async with _feed(conninfo, options) as feed:
@@ -147,6 +148,7 @@ async def listen_batches(
                 if following is None:
                     break
                 events.append(following)
+            events += await feed.rest(events)
             yield Batch(tuple(events))
 
 
@@ -181,18 +183,6 @@ def _iterate(events: AsyncGenerator[_Event, None]) -> Generator[_Event, None, No
         loop.close()
 
 
-def wanted(change: SchemaChange, *, schemas: Collection[str] = (), kinds: Collection[str] = (), tags: Collection[str] = ()) -> bool:
-    """Whether a change passes the filters; one whose objects are unknown passes those by schema and kind."""
-    if tags and not _matches(change.tag.upper(), [tag.upper() for tag in tags]):
-        return False
-    if not (schemas or kinds) or change.truncated:
-        return True
-    return any(
-        (not schemas or _matches(item.schema or "", schemas)) and (not kinds or _matches(item.kind, kinds))
-        for item in change.objects
-    )
-
-
 @contextlib.asynccontextmanager
 async def _feed(conninfo: str, options: ListenOptions) -> AsyncIterator[_Feed]:
     store = options.get("store")
@@ -210,73 +200,140 @@ async def _feed(conninfo: str, options: ListenOptions) -> AsyncIterator[_Feed]:
             feed.task.exception()  # it was raised by next(), or the consumer left before
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """What waits for the consumer: an event, or a row of the log that becomes one when it is taken."""
+
+    txid: int | None
+    cursor: str | None
+    event: SchemaChange | Reset | None = None
+    row: tuple[bytes | None, ...] = ()
+    place: Place | None = None
+    """To be added to the cursor."""
+
+
 class _Feed:
-    """Runs as a task that owns the connection and fills `ready`, and is emptied by the consumer with `next`."""
+    """Runs as a task that owns the session and fills `ready`, and is emptied by the consumer with `next`."""
 
     task: asyncio.Task[None]
 
     def __init__(self, conninfo: str, options: ListenOptions) -> None:
-        self.ready: deque[SchemaChange | Reset] = deque()
+        self.ready: deque[_Waiting] = deque()
         self.filled = asyncio.Event()
         self.wake = asyncio.Event()
         cursor = options.get("cursor")
         # None until the first session gave one, or for ever when not catching up
-        self.position = None if cursor is None else Position(cursor)
+        self.position = None if cursor is None else Position.parse(cursor)
         # the cursor of the event that the consumer took last, and the one in the store
         self._taken = self._saved = cursor
         self._conninfo = conninfo
         self._options = options
         self._route = options.get("route")
-        self._schemas, self._kinds, self._tags = options.get("schemas", ()), options.get("kinds", ()), options.get("tags", ())
+        self._wanted = Filter(
+            options.get("schemas", ()), options.get("kinds", ()), options.get("tags", ()), options.get("checks", False)
+        )
         self._catch_up = options.get("catch_up", True)
         self._verify = options.get("verify", False)
         self._heartbeat = options.get("heartbeat", 5.0)
         self._backoff = options.get("backoff", (0.1, 10.0))
+        self._on_ready = options.get("on_ready")
+        self._database = ""
         # the log has, or may have, changes that were not delivered
-        self._stale = True
+        self._stale = self._catch_up
         self._reading = False
-        # what was delivered from notices since the log was last read, to tell it from what others forged
-        self._direct: dict[int, SchemaChange] = {}
+        self._rows = _FIRST_ROWS
+        # complete answers of the log, by the number of the one that is or comes next
+        self._answer, self._answered = 1, 0
         self._overflowed = False
         self._sessions = 0
         if self._verify and not self._catch_up:
             raise SchemaChangesError("verify=True asks the log, which catch_up=False does without: choose one of them.")
 
+    # The consumer's side ------------------------------------------------------------------------------------------------
+
     async def next(self, within: float | None = None, handled: bool = True) -> SchemaChange | Reset | None:
-        """The next event, or None after `within` seconds.
+        """The next event, or None after `within` seconds in which nothing was pending.
 
         handled: the consumer is done with all that it took before, so that the store may say so.
         """
-        try:
-            async with asyncio.timeout(within) as limit:
-                if handled:
-                    await self._save()
-                while True:
-                    while self.ready:
-                        event = self.ready.popleft()
-                        self._taken = event.cursor
-                        if isinstance(event, Reset) or wanted(event, schemas=self._schemas, kinds=self._kinds, tags=self._tags):
-                            return event
-                    if handled:
-                        await self._save()  # of what the filters held back, and of silence
-                    if self.task.done() and not self.ready:
-                        self.task.result()
-                    self.filled.clear()
-                    if self._stale or self._overflowed:
-                        self.wake.set()
-                    if not self.ready:
+        if handled:
+            await self._save()
+        while True:
+            event = self._take()
+            if event is not None:
+                return event
+            if handled:
+                await self._save()  # of what the filters held back, and of silence
+            if self.task.done() and not self.ready:
+                self.task.result()
+            self._ask_for_more()
+            if not self.ready:
+                try:
+                    async with asyncio.timeout(within):
                         await self.filled.wait()
-        except TimeoutError:
-            if not limit.expired():
-                raise  # the store's: no reason to end as if all were told
-            return None
+                except TimeoutError:
+                    if not self._stale and not self._reading:
+                        return None
+
+    async def rest(self, events: list[SchemaChange | Reset]) -> list[SchemaChange | Reset]:
+        """What is still to come of the transactions of these events, and what comes before that."""
+        more: list[SchemaChange | Reset] = []
+
+        def take() -> None:
+            event = self._take()
+            if event is not None:
+                more.append(event)
+
+        def transactions() -> set[int | None]:
+            return {event.txid for event in (*events, *more) if isinstance(event, SchemaChange)} - {None}
+
+        # A complete answer that is asked for from now on has all of the transactions that notices told of.
+        answer = self._answer
+        while (
+            self.position is not None
+            and self._answered < answer
+            and any(txid in transactions() for txid, _ in self.position.direct)
+        ):
+            self._stale = True
+            while self.ready:
+                take()
+            if self.task.done():
+                self.task.result()
+            self._ask_for_more()
+            await self.filled.wait()
+        while self._reading:  # and what it brings is on its way to `ready`
+            self.filled.clear()
+            await self.filled.wait()
+        while any(waiting.txid in transactions() for waiting in self.ready):
+            take()
+        return more
+
+    def _take(self) -> SchemaChange | Reset | None:
+        """The first waiting event that the filters let pass."""
+        while self.ready:
+            waiting = self.ready.popleft()
+            self._taken = waiting.cursor if waiting.place is None else f"{waiting.cursor}@{waiting.place}"
+            event = waiting.event
+            if event is None:
+                event = from_log_row(waiting.row, database=self._database, cursor=self._taken)
+            if isinstance(event, Reset) or self._wanted(event):
+                return event
+        return None
+
+    def _ask_for_more(self) -> None:
+        self.filled.clear()
+        if self._stale or self._overflowed:
+            self.wake.set()
 
     async def _save(self) -> None:
         store = self._options.get("store")
-        cursor = self._taken if self.ready else self._cursor()
+        # the position is further than the consumer while something waits, or comes from an answer
+        cursor = self._taken if self.ready or self._reading else self._cursor()
         if store is not None and cursor is not None and cursor != self._saved:
             await asyncio.to_thread(store.save, cursor)
             self._saved = cursor
+
+    # The server's side --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Connect, and again when the connection is lost, until cancelled or refused."""
@@ -289,6 +346,10 @@ class _Feed:
             except (Unreachable, CannotListen) as error:
                 if self._sessions == 0:
                     raise
+                if self._reading:
+                    # perhaps the answer was too long for the line
+                    self._reading, self._rows = False, max(1, self._rows // 8)
+                    self.filled.set()
                 attempts = 1 if time.monotonic() - started > longest else attempts + 1
                 delay = _delay(attempts, first, longest)
                 _log.warning("%s  Trying again in %.1f s.", error, delay)
@@ -296,70 +357,63 @@ class _Feed:
 
     async def _session(self) -> None:
         """One connection's life; ends in an exception."""
-        where = describe(self._conninfo) if self._route is None else f"PostgreSQL in {self._route.name}"
-        async with contextlib.AsyncExitStack() as stack:
-            connection = await self._connect(where)
-            stack.push_async_callback(connection.close)
-            try:
-                await self._ask(connection, f"LISTEN {CHANNEL}")
-                connection.add_notify_handler(self._hear)
-                self._stale = True
+        parameters: dict[str, Any] = {}
+        if self._route is not None:
+            await asyncio.to_thread(self._route.refresh)
+            parameters = self._route.parameters
+        async with async_session(
+            self._conninfo, hear=self._hear, ended=self.wake.set, timeout=max(2, self._heartbeat), **parameters
+        ) as session:
+            require(session.facts, session.where)
+            if self._catch_up and not session.facts.may_read:
+                raise may_not_read(session.role, session.where)
+            self._database = session.facts.database
+            with told(session.where, session.role):
+                self._stale = self._catch_up
+                await session.rows(f"LISTEN {CHANNEL}")
                 if self._sessions and not self._catch_up:
                     self._deliver(Reset("the connection was lost, and what happened meanwhile was not asked for"))
                 self._sessions += 1
-                _log.info("Listening to %s.", where)
+                start = self._cursor()
+                if self._catch_up and not self.ready:
+                    await self._read_log(session)
+                _log.info("Listening to %s.", session.where if self._route is None else f"PostgreSQL in {self._route.name}")
+                if self._on_ready is not None:
+                    self._on_ready(start or self._cursor())
                 while True:
-                    await self._turn(connection)
-            except psycopg.errors.InsufficientPrivilege as error:
-                raise NotPermitted(f"Listening to {where} is not permitted: {error.diag.message_primary}.") from error
-            except psycopg.OperationalError as error:
-                raise lost(error, where) from error
-            except psycopg.Error as error:
-                # gone with the extension, for one
-                raise NotInstalled(f"The log of {where} cannot be read: {first_line(error)}.") from error
+                    await self._turn(session)
 
-    async def _turn(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """Read the log if there is cause, then wait: for the server, for the consumer, at most until the heartbeat."""
+    async def _turn(self, session: AsyncSession) -> None:
+        """Read the log if there is cause, or wait: for a notice, for the consumer, at most until the heartbeat."""
+        session.check()
         if self._overflowed and not self.ready:
             self._overflowed = False
             self._deliver(Reset(f"more than {_WAITING} unlogged changes came while the consumer was busy", self._cursor()))
-        if self._catch_up and self._stale and not self.ready:
-            await self._read_log(connection)
-        heard = await self._wait(connection)
-        if not heard and not self.ready:
-            if self._catch_up:
-                # reading the log is a sign of life as good as any, and finds what was logged and not announced
-                self._stale = True
-            else:
-                await self._ask(connection, "SELECT 1")
-
-    async def _wait(self, connection: psycopg.AsyncConnection[Any]) -> bool:
-        """False when the time is over."""
-        if self._stale and self._catch_up and not self.ready:
-            return True
+        if self._stale and not self.ready:
+            await self._read_log(session)
+            return
+        self.wake.clear()
         loop = asyncio.get_running_loop()
-        loop.add_reader(connection.fileno(), self.wake.set)
         try:
-            async with asyncio.timeout(self._heartbeat):
+            async with asyncio.timeout_at(session.last_heard + self._heartbeat):
                 await self.wake.wait()
         except TimeoutError:
-            return False
-        finally:
-            loop.remove_reader(connection.fileno())
-            self.wake.clear()
-        connection.pgconn.consume_input()
-        while notice := connection.pgconn.notifies():
-            self._hear(psycopg.Notify(notice.relname.decode(), notice.extra.decode(errors="replace"), notice.be_pid))
-        return True
+            if loop.time() < session.last_heard + self._heartbeat:
+                return
+            if self._catch_up and not self.ready:
+                # a sign of life as good as any, and finds what was logged and not announced
+                await self._read_log(session)
+            else:
+                await session.rows("SELECT 1")
 
-    def _hear(self, notice: psycopg.Notify) -> None:
+    def _hear(self, channel: str, payload: str, pid: int) -> None:
         """Deliver a notice that is news, or note that the log is to be read."""
-        if notice.channel != CHANNEL:
+        if channel != CHANNEL:
             return
         try:
-            change = parse_notice(notice.payload)
+            change = parse_notice(payload)
         except MalformedNotice as error:
-            _log.warning("Skipped a malformed notice from process %d: %s.", notice.pid, error)
+            _log.warning("Skipped a malformed notice from process %d: %s.", pid, error)
             return
         position = self.position
         if not self._catch_up or change.id is None or change.txid is None:
@@ -369,153 +423,89 @@ class _Feed:
             if len(self.ready) >= _WAITING:
                 self._overflowed = True
             else:
-                self._deliver(replace(change, cursor=self._cursor()))
+                self._deliver(replace(change, cursor=self._cursor()), change.txid)
+        elif position is not None and position.snapshot is not None and position.snapshot.shows(change.txid):
+            return
         elif (
             position is None
-            or not position.is_readable
+            or position.snapshot is None
+            or position.places
             or self._stale
             or self._reading
             or self._verify
             or change.truncated
             or len(self.ready) >= _DIRECT
+            # The server tells each change once: this notice or the one before it is forged.  The log knows.
+            or (change.txid, change.id) in position.direct
         ):
             self._stale = True
-        elif position.shows(change.txid):
-            return
-        elif change.id in position:
-            # The server tells each change once: this notice or the one before it is forged.  The log knows.
-            self._stale = True
+            if not self.ready:
+                self.wake.set()
         else:
-            self._direct[change.id] = change
-            position.add(change.id)
-            self._deliver(replace(change, cursor=str(position)))
-            self._stale = len(position) >= _DIRECT
+            position.add(change.txid, change.id, digest(change))
+            self._deliver(replace(change, cursor=str(position)), change.txid)
+            self._stale = len(position.direct) >= _DIRECT
 
-    async def _read_log(self, connection: psycopg.AsyncConnection[Any]) -> None:
-        """Deliver what came after the position, up to a number of rows; a new position."""
+    async def _read_log(self, session: AsyncSession) -> None:
+        """Deliver what came after the position, some rows of it; a new position."""
         former = self.position
         self._stale, self._reading = False, True
+        answer, limit = self._answer, self._rows
+        self._answer += 1
+        started = time.monotonic()
         try:
-            rows = await self._ask(
-                connection,
-                f"SELECT kind, cursor, {LOG_COLUMNS} FROM schema_notifications.changes_since(%s, %s)",  # noqa: S608
-                [None if former is None else former.server, _ROWS],
-            )
-        finally:
-            self._reading = False
+            rows = await session.rows(CHANGES_SINCE, [None if former is None else former.server, str(limit)])
+        except (psycopg.errors.UntranslatableCharacter, psycopg.errors.CharacterNotInRepertoire):
+            await session.take_as_it_is()
+            rows = await session.rows(CHANGES_SINCE, [None if former is None else former.server, str(limit)])
+        took = time.monotonic() - started
         *changes, (kind, cursor, *_, reason, _) = rows
-        for number, (_, _, *row) in enumerate(changes, 1):
-            if number % 100 == 0:
-                await asyncio.sleep(0)  # others have their turn
-            row_id, txid, _, _, tag, _ = row
-            if former is None or (row_id in former and self._is_delivered(row_id, int(txid), tag)):
-                continue
-            former.add(row_id)
-            self._deliver(from_log_row(row, database=connection.info.dbname, cursor=str(former)))
-        if self.ready:
-            self.ready.append(replace(self.ready.pop(), cursor=cursor))
-        if kind == "reset":
-            _log.warning("Reset: %s.", reason)
-            self._deliver(Reset(reason, cursor))
-        self.position, self._direct = Position(cursor), {}
-        self._stale = self._stale or len(changes) >= _ROWS
+        complete = len(changes) < limit
+        self._rows = min(2 * limit, _MOST_ROWS) if took < _ANSWER / 2 else max(1, int(limit * min(1, _ANSWER / took)))
+        new = Position((cursor or b"").decode())
+        if former is not None:
+            new = former.after(new.server, complete or kind == b"reset")
+            await self._deliver_rows([row[2:] for row in changes], former, new, complete)
+            if kind == b"reset":
+                text = (reason or b"").decode(errors="replace")
+                _log.warning("Reset: %s.", text)
+                self._deliver(Reset(text, new.server))
+        self.position, self._reading = new, False
+        if complete:
+            self._answered = answer
+        else:
+            self._stale = True
         self.filled.set()
 
-    def _is_delivered(self, row_id: int, txid: int, tag: str) -> bool:
-        """Whether an id in the position stands for this change, and not for a forged one."""
-        change = self._direct.get(row_id)
-        return change is None or (change.txid, change.tag) == (txid, tag)
+    async def _deliver_rows(self, rows: list[tuple[bytes | None, ...]], former: Position, new: Position, complete: bool) -> None:
+        """Deliver the rows of an answer that were not delivered before, in the order of their commands."""
+        told_before = dict(former.direct)
+        waiting: _Waiting | None = None
+        for count, (number, txid, row) in enumerate(sorted((int(row[0] or 0), int(row[1] or 0), row) for row in rows), 1):
+            if count % 100 == 0:
+                self.filled.set()
+                await asyncio.sleep(0)  # others have their turn
+            said = told_before.pop((txid, number), None)
+            if former.passed(txid, number):
+                continue
+            if said is not None:
+                if said == digest(from_log_row(row, database=self._database)):
+                    continue
+                _log.warning("A notice told change %d of transaction %d otherwise than the log: it was forged.", number, txid)
+            place = None if new.snapshot is None else Place(new.snapshot, number, txid)
+            waiting = _Waiting(txid, str(former), None, row, place)
+            self.ready.append(waiting)
+        if complete and told_before:
+            _log.warning("%d notices told of changes that were never made: they were forged.", len(told_before))
+        if waiting is not None:
+            waiting.cursor, waiting.place = str(new), None
 
-    def _deliver(self, event: SchemaChange | Reset) -> None:
-        self.ready.append(event)
+    def _deliver(self, event: SchemaChange | Reset, txid: int | None = None) -> None:
+        self.ready.append(_Waiting(txid, event.cursor, event))
         self.filled.set()
 
     def _cursor(self) -> str | None:
         return None if self.position is None else str(self.position)
-
-    async def _connect(self, where: str) -> psycopg.AsyncConnection[Any]:
-        """A session that can hear notices and, when catching up, may read the log."""
-        parameters: dict[str, Any] = {"connect_timeout": max(2, round(self._heartbeat))}
-        parameters["fallback_application_name"] = "schema_changes"
-        # for what happens between heartbeats while the consumer is busy
-        parameters |= {"keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3}
-        given = psycopg.conninfo.conninfo_to_dict(self._conninfo)
-        parameters = {name: value for name, value in parameters.items() if name not in given}
-        if self._route is not None:
-            await asyncio.to_thread(self._route.refresh)
-            parameters |= self._route.parameters
-        try:
-            connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True, **parameters)
-        except psycopg.OperationalError as error:
-            raise connection_error(error, where) from error
-        try:
-            await self._inspect(connection, where, parameters)
-        except psycopg.Error as error:
-            await connection.close()
-            raise lost(error, where) from error
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
-
-    async def _inspect(self, connection: psycopg.AsyncConnection[Any], where: str, parameters: dict[str, Any]) -> None:
-        ((standby, pid, version, may_read),) = await self._ask(
-            connection,
-            "SELECT pg_is_in_recovery(), pg_backend_pid(), "
-            "(SELECT extversion FROM pg_extension WHERE extname = 'schema_notifications'), "
-            "(SELECT has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE') FROM pg_proc AS p "
-            "JOIN pg_namespace AS n ON n.oid = pronamespace WHERE nspname = 'schema_notifications' AND proname = 'changes_since')",
-        )
-        if standby:
-            raise CannotListen(f"Cannot listen to {where}: it is a standby, which carries no notices; connect to the primary.")
-        if pid != connection.info.backend_pid and await self._is_shared(connection, pid, parameters):
-            raise CannotListen(
-                f"Cannot listen to {where}: a proxy in between pools transactions, and LISTEN needs a session of its own; "
-                "connect to PostgreSQL directly, or through a pool in session mode."
-            )
-        if version is None:
-            raise NotInstalled(
-                f"The extension schema_notifications is not installed in {where}: "
-                "connect as a superuser and run CREATE EXTENSION schema_notifications."
-            )
-        if self._catch_up and not may_read:
-            role = sql.Identifier(connection.info.user).as_string()
-            raise NotPermitted(
-                f"Role {role} may not read the log of {where}: run GRANT USAGE ON SCHEMA schema_notifications TO {role} and "
-                f"GRANT EXECUTE ON FUNCTION schema_notifications.changes_since TO {role}, or listen without catching up."
-            )
-
-    async def _is_shared(self, connection: psycopg.AsyncConnection[Any], pid: int, parameters: dict[str, Any]) -> bool:
-        """Whether a proxy (it invents process ids, so it is known to be there) gives our server session to others.
-
-        A second client of the proxy opens a transaction.  When transactions are pooled, it either gets the session that
-        was ours, or our next query is answered by another.
-        """
-        # not autocommit: the first query opens the transaction
-        async with await psycopg.AsyncConnection.connect(self._conninfo, **parameters) as other:
-            ((taken,),) = await self._ask(other, "SELECT pg_backend_pid()")
-            if taken == pid:
-                return True
-            ((ours,),) = await self._ask(connection, "SELECT pg_backend_pid()")
-            return bool(ours != pid)
-
-    async def _ask(self, connection: psycopg.AsyncConnection[Any], query: str, arguments: list[Any] | None = None) -> list[Any]:
-        """Run a query; when the answer does not come in time, cut the connection, which makes the query fail.
-
-        Not cancelled: psycopg would ask the server to cancel and wait for it, and the server is what does not answer.
-        """
-        cut = asyncio.get_running_loop().call_later(max(self._heartbeat, 2), _cut, connection)
-        try:
-            cursor = await connection.execute(query, arguments)
-            return await cursor.fetchall() if cursor.description else []
-        finally:
-            cut.cancel()
-
-
-def _cut(connection: psycopg.AsyncConnection[Any]) -> None:
-    if not connection.closed:
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as twin:
-            twin.shutdown(socket.SHUT_RDWR)
 
 
 def _delay(attempt: int, first: float, longest: float) -> float:
@@ -525,10 +515,6 @@ def _delay(attempt: int, first: float, longest: float) -> float:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
     return random.uniform(min(first, longest) / 2, min(longest, first * 2 ** min(attempt - 1, 30)))  # noqa: S311
-
-
-def _matches(value: str, patterns: Collection[str]) -> bool:
-    return any(fnmatchcase(value, pattern) for pattern in patterns)
 
 
 async def _next(events: AsyncGenerator[_Event, None], under_way: list[asyncio.Task[Any]]) -> _Event:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from ..cursor import CursorStore, FileCursorStore, TableCursorStore
 from ..errors import SchemaChangesError, Unhealthy, Unreachable
+from ..filters import Filter
 from ..hub import Hub
 from ..metrics import parse_address, serving
 from ..route import Route
@@ -51,8 +52,8 @@ async def _relay(options: argparse.Namespace, hub: Hub, deliveries: list[Deliver
     assert task is not None  # noqa: S101
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    filters = {"schemas": options.schemas, "kinds": options.kinds, "tags": options.tags}
-    relay = Relay(hub, deliveries, stuck_after=options.stuck_after, filters=filters)
+    wanted = Filter(options.schemas, options.kinds, options.tags, options.checks)
+    relay = Relay(hub, deliveries, stuck_after=options.stuck_after, wanted=wanted)
     with contextlib.ExitStack() as stack:
         if options.metrics:
             stack.enter_context(serving(options.metrics, relay.samples, relay.status))

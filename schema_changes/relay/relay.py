@@ -10,18 +10,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
-
-import psycopg
 
 from ..cursor import CursorStore
 from ..errors import SchemaChangesError
 from ..event import Reset, SchemaChange
+from ..filters import Filter
 from ..hub import Hub
 from ..listener import _delay as backoff
-from ..listener import wanted
 from ..metrics import Sample
 from .cloudevent import cloud_event
 from .sinks import Gone, NotDelivered, Sink
@@ -74,14 +72,14 @@ class Delivery:
             "cursor": self.cursor,
         }
 
-    async def run(self, hub: Hub, filters: dict[str, Collection[str]]) -> None:
+    async def run(self, hub: Hub, wanted: Filter) -> None:
         """Deliver until cancelled or the sink is gone; raises what `Hub.follow` raises."""
         self.cursor = await asyncio.to_thread(self.store.load)
         if self.cursor is None:
             await self._save(hub.cursor)
         async with contextlib.aclosing(hub.follow(self.cursor, self.sink.most)) as batches:
             async for events in batches:
-                handing_over = asyncio.create_task(self._hand_over(events, filters))
+                handing_over = asyncio.create_task(self._hand_over(events, wanted))
                 try:
                     await asyncio.shield(handing_over)
                 except Gone as error:
@@ -95,8 +93,8 @@ class Delivery:
                     handing_over.cancel()
                     raise
 
-    async def _hand_over(self, events: Sequence[SchemaChange | Reset], filters: dict[str, Collection[str]]) -> None:
-        if chosen := [event for event in events if isinstance(event, Reset) or wanted(event, **filters)]:
+    async def _hand_over(self, events: Sequence[SchemaChange | Reset], wanted: Filter) -> None:
+        if chosen := [event for event in events if isinstance(event, Reset) or wanted(event)]:
             await self._deliver(chosen)
         if events[-1].cursor is not None:
             await self._save(events[-1].cursor)
@@ -124,7 +122,7 @@ class Delivery:
             try:
                 await asyncio.to_thread(self.store.save, cursor)
                 break
-            except (OSError, psycopg.Error) as error:
+            except (OSError, SchemaChangesError) as error:
                 attempts += 1
                 wait = backoff(attempts, 0.1, 10)
                 reason = " ".join(str(error).split())
@@ -149,7 +147,7 @@ class Delivery:
 class Relay:
     """Follows one database and hands each change on to all sinks.
 
-    filters: `schemas`, `kinds` and `tags`, as for `listen`.
+    wanted: which changes are handed over.
     stuck_after: seconds after which a sink that takes nothing makes the relay unhealthy.
     """
 
@@ -159,12 +157,12 @@ class Relay:
         deliveries: Sequence[Delivery],
         *,
         stuck_after: float = 300,
-        filters: dict[str, Collection[str]] | None = None,
+        wanted: Filter | None = None,
     ) -> None:
         self.hub = hub
         self.deliveries = deliveries
         self._stuck_after = stuck_after
-        self._filters = filters or {}
+        self._wanted = wanted or Filter()
 
     async def run(self) -> None:
         """Until cancelled.
@@ -172,7 +170,7 @@ class Relay:
         Raises what `listen` raises, what a store raises at the start, and `SchemaChangesError` when no sink is left.
         """
         async with self.hub:
-            tasks = [asyncio.create_task(delivery.run(self.hub, self._filters)) for delivery in self.deliveries]
+            tasks = [asyncio.create_task(delivery.run(self.hub, self._wanted)) for delivery in self.deliveries]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
                 for task in done:

@@ -206,13 +206,6 @@ def test_notices_switched_off(database: str) -> None:
     assert "schema_notifications.notify is off" in stderr
 
 
-def test_read_only(database: str) -> None:
-    execute(database, f"ALTER DATABASE {database.rpartition('/')[2]} SET default_transaction_read_only = on")
-    code, _, stderr = check(database)
-    assert code == 9
-    assert "read-only" in stderr
-
-
 def test_several_databases_and_one_that_fails(cluster: Cluster, database: str) -> None:
     other = cluster.create_database(f"{database.rpartition('/')[2]}_other")
     names = [database.rpartition("/")[2], other.rpartition("/")[2]]

@@ -223,7 +223,7 @@ def test_a_pool_of_transactions_is_told_at_the_start(cluster: Cluster, database:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["listen", "--cursor-file", "/nowhere/cursor"], "No such file or directory: '/nowhere/"),
+        (["listen", "--cursor-file", "/nowhere/cursor"], "The folder of the cursor file '/nowhere/cursor' is not there"),
         (["listen", "--container", "db", "port=1,2"], "'1,2'"),
         (["listen", "postgresql://app:secret%zz@db/app"], "The connection string cannot be read"),
         (["history", "host=db password=not quoted secret"], "The connection string cannot be read"),

@@ -6,12 +6,11 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schema_changes.cursor import Position
+from schema_changes.cursor import Place, Position, Snapshot
 from schema_changes.event import ChangedObject, MalformedNotice, SchemaChange, parse_notice
 from schema_changes.listener import _delay, _Feed
 
@@ -110,26 +109,56 @@ def test_nesting_that_exhausts_the_parser_is_malformed() -> None:
         parse_notice("[" * 7999)
 
 
-@given(st.lists(st.integers(1, 50)), st.integers(1, 50))
-def test_a_position_holds_the_ids_added_to_it_and_survives_being_written(ids: list[int], other: int) -> None:
-    position = Position("1-7-5-1-10.20.12_15")
-    for number in ids:
-        position.add(number)
-    again = Position(str(position))
+snapshots = st.builds(
+    lambda xmin, width, running: (
+        f"{xmin}.{xmin + width}.{'_'.join(str(one) for one in sorted(running) if xmin <= one < xmin + width)}"
+    ),
+    st.integers(0, 30),
+    st.integers(0, 10),
+    st.sets(st.integers(0, 40)),
+)
+ids = st.integers(0, 2**53)
+places = st.builds(lambda snapshot, number, txid: Place(Snapshot(snapshot), number, txid), snapshots, ids, ids)
+digests = st.integers(0, 2**48 - 1).map("{:012x}".format)
+
+
+@given(st.sampled_from(["1-7-5-1-", "2-7-5-1-a.b_c-"]), snapshots, st.dictionaries(st.tuples(ids, ids), digests), st.lists(places))
+def test_every_cursor_that_is_given_out_is_read_again(
+    start: str, snapshot: str, direct: dict[tuple[int, int], str], reached: list[Place]
+) -> None:
+    position = Position(start + snapshot, direct, tuple(reached))
+    again = Position.parse(str(position))
+    assert again.server == start + snapshot
+    assert again.snapshot is not None
     assert str(again) == str(position)
-    assert len(again) == len(set(ids))
-    assert all(number in again for number in ids)
-    assert (other in again) == (other in ids)
+    assert again.direct == direct
+    assert [str(place) for place in again.places] == [str(place) for place in reached]
 
 
-@given(st.integers(0, 30), st.integers(0, 10), st.sets(st.integers(0, 40)), st.integers(0, 50))
-def test_a_position_shows_what_its_snapshot_shows(xmin: int, width: int, running: set[int], txid: int) -> None:
-    xmax = xmin + width
-    inside = sorted(number for number in running if xmin <= number < xmax)
-    position = Position(f"1-7-5-1-{xmin}.{xmax}.{'_'.join(map(str, inside))}")
-    assert position.is_readable
+@pytest.mark.parametrize("ids", ["", "~17", "~17-19,22"])
+def test_a_cursor_of_the_first_format_goes_back_to_the_server(ids: str) -> None:
+    assert Position.parse(f"1-7-5-1-1-10.20.12{ids}").server == "1-7-5-1-1-10.20.12"
+
+
+@given(text | st.text(st.sampled_from("12-._~@,:\0é\ud800"), max_size=30))
+def test_what_is_no_cursor_is_left_to_the_server(cursor: str) -> None:
+    assert Position.parse(cursor).server in (cursor, cursor.partition("@")[0].partition("~")[0])
+
+
+@given(snapshots, st.integers(0, 50))
+def test_a_snapshot_shows_what_postgresql_s_shows(snapshot: str, txid: int) -> None:
+    _, xmax, running = snapshot.split(".")
     # the definition of pg_visible_in_snapshot()
-    assert position.shows(txid) == (txid < xmax and txid not in inside)
+    assert Snapshot(snapshot).shows(txid) == (txid < int(xmax) and str(txid) not in running.split("_"))
+
+
+@given(snapshots, snapshots)
+def test_a_snapshot_covers_what_shows_no_more(one: str, other: str) -> None:
+    shown = {name: {txid for txid in range(60) if Snapshot(name).shows(txid)} for name in (one, other)}
+    if Snapshot(one).covers(Snapshot(other)):
+        assert shown[other] <= shown[one]
+    if shown[other] <= shown[one] and Snapshot(one).xmax >= Snapshot(other).xmax:
+        assert Snapshot(one).covers(Snapshot(other))
 
 
 @given(st.integers(1, 1000), st.floats(0.001, 60), st.floats(0.001, 600))
@@ -143,14 +172,14 @@ def test_the_wait_before_reconnecting_grows_and_has_no_last_attempt() -> None:
     assert _delay(10**9, 0.1, 600) <= 600
 
 
-def notice(number: int, txid: int) -> psycopg.Notify:
+def hear(one: _Feed, number: int, txid: int) -> None:
     fields = {"type": "ddl_command_end", "tag": "CREATE TABLE", "timestamp": "2025-11-07 12:34:56.789+00", "id": number}
-    return psycopg.Notify("schema_changed", json.dumps(fields | {"txid": str(txid)}), 1)
+    one._hear("schema_changed", json.dumps(fields | {"txid": str(txid)}), 1)
 
 
 def feed(**state: bool) -> _Feed:
     """One that has read the log up to the snapshot 10:20:12 and hears notices since."""
-    one = _Feed("", {"cursor": "1-7-5-1-10.20.12"})
+    one = _Feed("", {"cursor": "2-7-5-1-10.20.12"})
     one._stale = False
     for name, value in state.items():
         setattr(one, name, value)
@@ -161,27 +190,27 @@ def test_a_notice_is_delivered_unless_the_snapshot_shows_its_transaction() -> No
     # The server makes a transaction visible a moment before it sends its notices, too short a moment to hit in a test.
     one = feed()
     for txid in (9, 12, 15, 20):
-        one._hear(notice(txid, txid))
-    assert [event.cursor for event in one.ready] == ["1-7-5-1-10.20.12~12", "1-7-5-1-10.20.12~12,20"]
+        hear(one, txid, txid)
+    assert [list(Position.parse(waiting.cursor or "").direct) for waiting in one.ready] == [[(12, 12)], [(12, 12), (20, 20)]]
 
 
 def test_what_the_consumer_has_no_room_for_is_left_to_the_log() -> None:
     one = feed()
     for number in range(100, 2000):
-        one._hear(notice(number, number))
-    assert 100 < len(one.ready) < 500
+        hear(one, number, number)
+    assert 50 < len(one.ready) < 500
     assert one._stale
 
 
 def test_a_notice_that_comes_while_the_log_is_read_asks_for_another_read() -> None:
     one = feed(_reading=True)
-    one._hear(notice(30, 30))
+    hear(one, 30, 30)
     assert (len(one.ready), one._stale) == (0, True)
 
 
 def test_an_id_that_was_delivered_before_is_for_the_log_to_decide() -> None:
     one = feed()
-    one._hear(notice(30, 30))
+    hear(one, 30, 30)
     one.ready.clear()
-    one._hear(notice(30, 31))
+    hear(one, 30, 30)
     assert (len(one.ready), one._stale) == (0, True)

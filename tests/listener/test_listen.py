@@ -271,7 +271,7 @@ async def test_pruned_history_gives_a_reset(cluster: Cluster, database: str) -> 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"schemas": ["app_*"]}, ["app_one.t", "app_one.t_pkey", "app_one.v"]),
+        ({"schemas": ["app_*"]}, ["app_one", "app_one.t", "app_one.t_pkey", "app_one.v"]),
         ({"schemas": ["app_one"], "kinds": ["view"]}, ["app_one.v"]),
         ({"kinds": {"index"}}, ["app_one.t", "app_one.t_pkey"]),
         ({"tags": ["create v*"]}, ["app_one.v"]),
@@ -401,7 +401,7 @@ async def test_a_slow_consumer_gets_everything_and_does_not_hold_the_queue(datab
         async with asyncio.timeout(30):
             assert_all_of_much([await anext(events) for _ in range(20_001)])
     async with aclosing(listen_batches(database, cursor=start, longest=60)) as batches:
-        assert len((await anext(batches)).events) == 10_000
+        assert len((await anext(batches)).events) == 20_001  # more than a batch may have, but for the transaction
 
 
 def test_a_blocking_consumer_of_listen_sync_gets_everything_and_does_not_hold_the_queue(database: str) -> None:
