@@ -1,11 +1,8 @@
 """The resources through the real Pulumi CLI and the plugin as the engine starts it."""
 
 import json
-import os
 import re
-import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from tests.coolify.fixtures import Registry
 from tests.support import REPOSITORY
 from tests.support.coolify import FakeCoolify
 from tests.support.docker import docker
-from tests.support.needs import need
+from tests.support.stack import Stack
 
 PROJECT = f"""\
 name: notifying-postgres
@@ -42,66 +39,45 @@ if args:
 """
 
 
-@dataclass
-class Program:
-    """A program of its own, in a folder of its own."""
+def write(stack: Stack, args: dict[str, Any]) -> None:
+    """Sets the program's arguments: in a file, since the state's history would have the configuration in clear text."""
+    (stack.program / "args").write_text(json.dumps(args))
 
-    folder: Path
-    environment: dict[str, str]
-    stderr: str = ""
 
-    def run(self, *words: str, fails: bool = False) -> str:
-        done = subprocess.run(
-            ["pulumi", *words], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120, check=False
-        )
-        self.stderr = done.stderr
-        said = done.stdout + done.stderr
-        assert (done.returncode != 0) is fails, said
-        return said if fails else done.stdout
-
-    def write(self, args: dict[str, Any]) -> None:
-        """Sets the program's arguments: in a file, since the state's history would have the configuration in clear text."""
-        (self.folder / "args").write_text(json.dumps(args))
-
-    def up(self, args: dict[str, Any], *words: str, fails: bool = False) -> str:
-        self.write(args)
-        return self.run("up", "--yes", "--skip-preview", *words, fails=fails)
+def up(stack: Stack, args: dict[str, Any], *words: str, fails: bool = False) -> str:
+    write(stack, args)
+    return stack.up(*words, fails=fails)
 
 
 @pytest.fixture
-def program(tmp_path: Path, fake: FakeCoolify) -> Iterator[Program]:
-    need("pulumi")
-    folder = tmp_path / "stack"
-    (folder / "state").mkdir(parents=True)
+def program(tmp_path: Path, fake: FakeCoolify) -> Iterator[Stack]:
+    folder = tmp_path / "program"
+    folder.mkdir()
     (folder / "Pulumi.yaml").write_text(PROJECT)
     (folder / "__main__.py").write_text(PROGRAM)
-    state = {
-        "PULUMI_BACKEND_URL": f"file://{folder / 'state'}",
-        "PULUMI_CONFIG_PASSPHRASE": "x",
-        "PULUMI_SKIP_UPDATE_CHECK": "true",
-    }
-    made = Program(folder, {**os.environ, **state})
-    made.run("stack", "init", "test")
-    made.run("config", "set", "coolifyUrl", fake.url)
-    made.run("config", "set", "--secret", "coolifyToken", fake.token)
+    made = Stack(tmp_path / "stack", folder)
+    made.config = {"coolifyUrl": fake.url}
+    made.init()
+    made.set_secret("coolifyToken", fake.token)
     yield made
+    made.remove()
 
 
-def test_a_stacks_life(program: Program, fake: FakeCoolify, registry: Registry) -> None:
+def test_a_stacks_life(program: Stack, fake: FakeCoolify, registry: Registry, tmp_path: Path) -> None:
     args: dict[str, Any] = {"image": registry.reference, **PLACE}
     args |= {"postgres_password": "secret-one", "start_timeout": 60}
-    said = program.up(args, "-v=9", "--logtostderr", "--logflow")
-    everything_logged = program.stderr
+    up(program, args, "-v=9", "--logtostderr", "--logflow")
+    said, everything_logged = program.stdout, program.stderr
     assert "is running:healthy" in said
-    outputs = json.loads(program.run("stack", "output", "--json", "--show-secrets"))
+    outputs = program.outputs()
     uuid = outputs["uuid"]
     assert outputs["status"] == "running:healthy"
     assert outputs["url"] == f"postgres://postgres:secret-one@{uuid}:5432/postgres"
     assert docker("inspect", "--format", "{{.State.Running}}", uuid) == "true"
-    program.up(args, "--expect-no-changes")
+    up(program, args, "--expect-no-changes")
 
     # No secret is anywhere in clear text, but in what the engine itself logs of every provider when asked for all (glog's lines).
-    state = "".join(path.read_text() for path in program.folder.rglob("*.json*"))
+    state = "".join(path.read_text() for path in (tmp_path / "stack").rglob("*.json*"))
     of_the_engine = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ \w+\.go:\d+\] .*\n", re.MULTILINE)
     logged, lines = of_the_engine.subn("", everything_logged)
     assert lines > 100
@@ -110,37 +86,37 @@ def test_a_stacks_life(program: Program, fake: FakeCoolify, registry: Registry) 
 
     # Changes reach Coolify, the password by the record's own resource; a drift is seen by a refresh.
     args |= {"postgres_password": "secret-two", "description": "Orders"}
-    program.up(args)
+    up(program, args)
     assert fake.databases[uuid].fields["postgres_password"] == "secret-two"
     assert fake.databases[uuid].fields["description"] == "Orders"
     fake.databases[uuid].fields["description"] = "by hand"
-    assert "by hand" in program.run("refresh", "--yes", "--skip-preview", "--diff")
+    assert "by hand" in program.refresh("--diff")
 
     # What would need another database is refused, in the preview already.
-    program.write({**args, "postgres_db": "other"})
-    assert "since its first start" in program.run("preview", fails=True)
+    write(program, {**args, "postgres_db": "other"})
+    assert "since its first start" in program.preview(fails=True)
 
     # Forgotten, and adopted again as it is: nothing restarts.
     kind = "notifying-postgres:index:CoolifyDatabase"
-    program.run("state", "delete", "--yes", "--target-dependents", f"urn:pulumi:test::notifying-postgres::{kind}::orders")
-    program.run("import", "--yes", "--skip-preview", "--protect=false", "--generate-code=false", kind, "orders", uuid)
+    program.run("state", "delete", "--yes", "--target-dependents", f"urn:pulumi:{program.name}::notifying-postgres::{kind}::orders")
+    program._change("import", "--yes", "--skip-preview", "--protect=false", "--generate-code=false", kind, "orders", uuid)
     before = docker("inspect", "--format", "{{.State.StartedAt}}", uuid)
-    program.up(args)
+    up(program, args)
     assert docker("inspect", "--format", "{{.State.StartedAt}}", uuid) == before
     assert fake.databases[uuid].fields["description"] == "Orders", "the drift is mended"
 
-    program.run("destroy", "--yes", "--skip-preview")
+    program.destroy()
     assert fake.databases[uuid].deleted
     assert docker("volume", "ls", "-q", "--filter", f"name=postgres-data-{uuid}") == f"postgres-data-{uuid}"
 
 
-def test_a_deploy_that_fails_goes_on_where_it_stopped(program: Program, fake: FakeCoolify, registry: Registry) -> None:
+def test_a_deploy_that_fails_goes_on_where_it_stopped(program: Stack, fake: FakeCoolify, registry: Registry) -> None:
     args: dict[str, Any] = {"image": f"127.0.0.1:{registry.port}/absent:16", **PLACE}
     args |= {"postgres_password": "x", "start_timeout": 2}
-    said = program.up(args, fails=True)
+    said = up(program, args, fails=True)
     assert "Most often the image cannot be pulled" in said
     assert "coolify/database.py" not in said, "a sentence, not a traceback"
-    program.up({**args, "image": registry.reference, "start_timeout": 60})
+    up(program, {**args, "image": registry.reference, "start_timeout": 60})
     assert len(fake.databases) == 1
 
 

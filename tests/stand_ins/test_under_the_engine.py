@@ -2,14 +2,16 @@
 
 import json
 import os
-import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support import REPOSITORY
 from tests.support.docker import BASE_IMAGE, docker
+from tests.support.stack import Stack
 
 pytestmark = pytest.mark.needs("docker", "pulumi")
 
@@ -35,89 +37,70 @@ pulumi.export("address", container.network_datas[0].ip_address)
 """
 
 
-class Stack:
-    """A project with one stack in a folder of its own."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder
-        self.env = os.environ | {
-            "PULUMI_BACKEND_URL": folder.as_uri(),
-            "PULUMI_CONFIG_PASSPHRASE": "",
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
-        self.env["PATH"] = f"{Path(__file__).parents[2]}/toolchain/plugins/bin:{self.env['PATH']}"
-        (folder / "Pulumi.yaml").write_text("name: life\nruntime: python\n")
-        (folder / "__main__.py").write_text(PROGRAM)
-        self.pulumi("stack", "init", "s")
-        self.settings = {"name": name, "image": BASE_IMAGE}
-
-    def pulumi(self, *words: str, fails: bool = False) -> str:
-        done = subprocess.run(
-            ["pulumi", "--non-interactive", *words], cwd=self.folder, env=self.env, capture_output=True, text=True, check=False
-        )
-        assert bool(done.returncode) == fails, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    def up(self, *words: str, fails: bool = False) -> str:
-        return self.pulumi("up", "--yes", "--skip-preview", *self.config(), *words, fails=fails)
-
-    def config(self) -> list[str]:
-        return [word for key, value in self.settings.items() for word in ("--config", f"{key}={value}")]
-
-    def state(self) -> str:
-        return (self.folder / ".pulumi/stacks/life/s.json").read_text()
-
-    def resource(self, kind: str) -> dict[str, Any]:
-        resources = json.loads(self.state())["checkpoint"]["latest"]["resources"]
-        [found] = [resource for resource in resources if resource["type"] == kind]
-        return dict(found)
+@pytest.fixture
+def stack(tmp_path: Path, unique_name: str) -> Iterator[Stack]:
+    """A stack of the program above, with the stand-ins also where the official plugins are to be had."""
+    program = tmp_path / "program"
+    program.mkdir()
+    (program / "Pulumi.yaml").write_text("name: life\nruntime: python\n")
+    (program / "__main__.py").write_text(PROGRAM)
+    made = Stack(tmp_path / "stack", program, "life")
+    made.env["PATH"] = f"{REPOSITORY}/toolchain/plugins/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    made.config = {"name": unique_name, "image": BASE_IMAGE}
+    made.init()
+    yield made
+    made.remove()
 
 
-def test_a_programs_life_under_the_engine(tmp_path: Path, unique_name: str) -> None:
-    stack = Stack(tmp_path, unique_name)
+def resource(stack: Stack, kind: str) -> dict[str, Any]:
+    [found] = [one for one in json.loads(stack.state())["deployment"]["resources"] if one["type"] == kind]
+    return dict(found)
+
+
+def test_a_programs_life_under_the_engine(stack: Stack, unique_name: str) -> None:
     output = stack.up()
-    first = stack.pulumi("stack", "output", "id").strip()
+    first = stack.outputs()["id"]
     assert (
         docker("inspect", "--format", "{{.Id}} {{.NetworkSettings.IPAddress}}", unique_name)
-        == f"{first} {stack.pulumi('stack', 'output', 'address').strip()}"
+        == f"{first} {stack.outputs()['address']}"
     )
 
     # Secrets are nowhere in plain text, and everything is as it was declared.
     assert "hidden words" not in stack.state() + output
     assert docker("exec", unique_name, "cat", "/secret") == "hidden words"
     stack.up("--expect-no-changes")
-    stack.pulumi("refresh", "--yes", "--skip-preview", "--expect-no-changes")
+    stack.refresh("--expect-no-changes")
 
     # What was stopped is started; what was removed is made again.
     docker("stop", "-t", "0", unique_name)
-    stack.pulumi("refresh", "--yes", "--skip-preview")
+    stack.refresh()
     stack.up()
     assert docker("inspect", "--format", "{{.Id}} {{.State.Running}}", unique_name) == f"{first} true"
     docker("rm", "-f", "-v", unique_name)
-    stack.pulumi("refresh", "--yes", "--skip-preview")
+    stack.refresh()
     stack.up()
-    second = stack.pulumi("stack", "output", "id").strip()
+    second = stack.outputs()["id"]
     assert second != first
-    assert stack.resource("command:local:Command")["outputs"]["stdout"] == f"in {second}", "its trigger, the container, has changed"
+    after = resource(stack, "command:local:Command")["outputs"]["stdout"]
+    assert after == f"in {second}", "its trigger, the container, has changed"
 
     # A replacement has the same name, so the old one goes first; the volume stays.
     created = docker("volume", "inspect", "--format", "{{.CreatedAt}}", unique_name)
-    stack.settings["env"] = "A=2"
+    stack.config["env"] = "A=2"
     stack.up()
     assert "A=2" in docker("inspect", "--format", "{{.Config.Env}}", unique_name)
     assert docker("volume", "inspect", "--format", "{{.CreatedAt}}", unique_name) == created
 
     # One that does not become healthy is there, in the state too, and what depends on it waits.
-    stack.settings |= {"env": "A=3", "wait": "1"}
+    stack.config |= {"env": "A=3", "wait": "1"}
     assert "not healthy within 1 s" in stack.up(fails=True)
-    assert stack.resource("docker:index/container:Container")["initErrors"]
-    assert docker("inspect", "--format", "{{.Id}}", unique_name) == stack.resource("docker:index/container:Container")["id"]
+    assert resource(stack, "docker:index/container:Container")["initErrors"]
+    assert docker("inspect", "--format", "{{.Id}}", unique_name) == resource(stack, "docker:index/container:Container")["id"]
 
-    stack.pulumi("destroy", "--yes", "--skip-preview")
+    stack.destroy()
     assert unique_name not in docker("container", "ls", "-a") + docker("volume", "ls")
 
 
-def test_an_input_that_is_not_implemented_fails_the_preview(tmp_path: Path, unique_name: str) -> None:
-    stack = Stack(tmp_path, unique_name)
-    (tmp_path / "__main__.py").write_text(PROGRAM.replace('restart="no"', "privileged=True"))
-    assert "does not implement the input privileged" in stack.pulumi("preview", *stack.config(), fails=True)
+def test_an_input_that_is_not_implemented_fails_the_preview(stack: Stack) -> None:
+    (stack.program / "__main__.py").write_text(PROGRAM.replace('restart="no"', "privileged=True"))
+    assert "does not implement the input privileged" in stack.preview(fails=True)

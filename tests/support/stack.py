@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -19,7 +20,10 @@ from tests.support.needs import need
 
 
 class Stack:
-    """A stack of the project's own program, with a backend, a home folder and a name of its own."""
+    """A stack of a program, by default the project's own, with a backend, a home folder and a name of its own.
+
+    :param folder: where the state and the configuration file go.
+    """
 
     def __init__(self, folder: Path, program: Path = REPOSITORY, project: str = "notifying-postgres") -> None:
         need("docker", "pulumi")
@@ -39,7 +43,7 @@ class Stack:
             "PULUMI_SKIP_UPDATE_CHECK": "true",
         }
         self.env.pop("SSH_AUTH_SOCK", None)
-        self.output = ""
+        self.stdout = self.stderr = ""  # what the last command said
 
     def run(self, *words: str, fails: bool = False) -> str:
         """Runs `pulumi` on the stack, and returns all that it prints."""
@@ -55,14 +59,13 @@ class Stack:
             cwd=self.program,
             env=self.env,
             text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            capture_output=True,
             timeout=300,
             check=False,
         )
-        self.output = done.stdout
-        assert (done.returncode != 0) == fails, done.stdout
-        return done.stdout
+        self.stdout, self.stderr = done.stdout, done.stderr
+        assert (done.returncode != 0) == fails, done.stdout + done.stderr
+        return done.stdout + done.stderr
 
     def _change(self, *words: str, fails: bool = False) -> str:
         return self.run(*words, "--config-file", str(self.config_file), fails=fails)
@@ -75,6 +78,12 @@ class Stack:
             self.config_file.write_text(written.read_text())
             written.unlink()
 
+    def set_secret(self, key: str, value: str) -> None:
+        """A setting that the configuration file has encrypted."""
+        self._change("config", "set", "--secret", key, value)
+        (encrypted,) = re.findall(rf"{key}['\"]?: *{{?\s*secure: '?([^'}}\s]+)", self.config_file.read_text())
+        self.config[key] = {"secure": encrypted}
+
     def preview(self, *words: str, fails: bool = False) -> str:
         return self._change("preview", *words, fails=fails)
 
@@ -85,15 +94,15 @@ class Stack:
         self._change("preview", "--expect-no-changes")
         self._change("up", "--yes", "--skip-preview", "--expect-no-changes")
 
-    def refresh(self) -> str:
-        return self._change("refresh", "--yes", "--skip-preview")
+    def refresh(self, *words: str) -> str:
+        return self._change("refresh", "--yes", "--skip-preview", *words)
 
     def destroy(self) -> str:
         return self._change("destroy", "--yes", "--skip-preview")
 
     def outputs(self) -> dict[str, Any]:
-        outputs: dict[str, Any] = json.loads(self.run("stack", "output", "--json", "--show-secrets"))
-        return outputs
+        self.run("stack", "output", "--json", "--show-secrets")
+        return dict(json.loads(self.stdout))
 
     def state(self) -> str:
         """The stack's state as it is stored."""

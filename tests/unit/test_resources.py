@@ -161,12 +161,13 @@ def test_a_database_in_coolify_pulls_from_the_loopback_registry_and_is_converged
     assert made.of_type("CoolifyDatabase") == ["pg-app"]
     assert made.of_type("Container") == ["pg-plain"]
     database = made.resources["pg-app"]
-    assert database.inputs | {} == {
-        **{key: database.inputs[key] for key in database.inputs.keys() - {"image", "deleteVolumes", "postgresDb", "postgresUser"}},
+    assert database.inputs == {
+        **COOLIFY,
         "image": "127.0.0.1:16/x:16-1",
         "deleteVolumes": False,
         "postgresDb": "app",
         "postgresUser": "postgres",
+        "postgresPassword": "s3cret",
     }
     assert "postgresPassword" in database.secrets
     assert list(database.request.ignoreChanges) == ["postgresPassword"]
