@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.docker import remove_leftovers
 from tests.support.needs import need
 
 pytest_plugins = ("tests.support.sshd", "tests.support.stack")
@@ -13,6 +14,14 @@ pytest_plugins = ("tests.support.sshd", "tests.support.stack")
 # A shell starts what it runs in the background with Ctrl-C ignored, and the programs that the tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Whoever ends the tests wants what they made to go with them.
+signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):  # in the first process, before there are workers
+        remove_leftovers()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,6 +16,7 @@ import pwd
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -43,7 +44,7 @@ def install(version: int = 16) -> Path:
     digest = hashlib.sha256()
     for file in sorted(IMAGE.glob("schema_notifications*")):
         digest.update(file.name.encode() + file.read_bytes())
-    target = Path(tempfile.gettempdir()) / f"notifying-postgres-tests-{os.getuid()}" / digest.hexdigest()[:12] / folder
+    target = _own_folder() / digest.hexdigest()[:12] / folder
     if not target.exists():
         # made aside and moved into place, so that parallel test workers never see half of it
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +65,16 @@ def install(version: int = 16) -> Path:
             assert target.exists()
         shutil.rmtree(aside)
     return target
+
+
+def _own_folder() -> Path:
+    """A folder among the temporary files, for everybody to read, in which nobody else can have put anything."""
+    folder = Path(tempfile.gettempdir()) / f"notifying-postgres-tests-{os.getuid()}"
+    folder.mkdir(0o755, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise RuntimeError(f"{folder} is not a folder that only this user can write to: remove it, the tests make it again")
+    return folder
 
 
 class Cluster:

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.support import REPOSITORY
-from tests.support.docker import docker
+from tests.support.docker import OWNER, docker, remove_named
 from tests.support.needs import need
 
 
@@ -27,7 +27,7 @@ class Stack:
 
     def __init__(self, folder: Path, program: Path = REPOSITORY, project: str = "notifying-postgres") -> None:
         need("docker", "pulumi")
-        self.name = f"e2e-{uuid.uuid4().hex[:8]}"
+        self.name = f"e2e-{OWNER}-{uuid.uuid4().hex[:8]}"
         self.program = program
         self.project = project
         self.config_file = folder / f"Pulumi.{self.name}.yaml"
@@ -127,19 +127,7 @@ class Stack:
 
     def remove(self) -> None:
         """Ends what the stack made, whatever state it is in; only what bears its name."""
-        for kind in ("container", "volume"):
-            listing = (
-                ["ps", "-aq", "--filter", f"name=^{self.name}"]
-                if kind == "container"
-                else ["volume", "ls", "-q", "--filter", f"name={self.name}"]
-            )
-            names = docker(*listing).split()
-            if names:
-                docker(kind, "rm", "-fv" if kind == "container" else "-f", *names)
-        # Also by the name under which Coolify pulls it, or it would keep the registry of later stacks.
-        for image in docker("images", "--format", "{{.Repository}}:{{.Tag}}").split():
-            if image.rpartition("/")[2].startswith(f"{self.name}:"):
-                docker("image", "rm", image, check=False)
+        remove_named(self.name)
         shutil.rmtree(self.home)
 
 
