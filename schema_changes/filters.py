@@ -60,8 +60,8 @@ class Filter:
     def __init__(
         self, schemas: Collection[str] = (), kinds: Collection[str] = (), tags: Collection[str] = (), checks: bool = False
     ) -> None:
-        self._schemas, self._kinds = _Patterns(schemas), _Patterns(kinds)
-        self._tags = _Patterns([tag.upper() for tag in tags])
+        self._schemas, self._kinds = Patterns(schemas), Patterns(kinds)
+        self._tags = Patterns([tag.upper() for tag in tags])
         self._by_object = bool(schemas or kinds)
         self._checks = checks
 
@@ -78,7 +78,9 @@ class Filter:
         )
 
 
-class _Patterns:
+class Patterns:
+    """A list of them, as above."""
+
     def __init__(self, patterns: Collection[str]) -> None:
         self._wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
         self._unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]

@@ -27,7 +27,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator
 from dataclasses import dataclass, replace
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 import psycopg
 
@@ -37,6 +37,9 @@ from .event import CHANNEL, MalformedNotice, Reset, SchemaChange, from_log_row, 
 from .feed import CHANGES_SINCE, AsyncSession, async_session, may_not_read, require, told
 from .filters import Filter
 from .route import Route
+
+if TYPE_CHECKING:
+    from .diff import Difference
 
 _log = logging.getLogger("schema_changes")
 _Event = TypeVar("_Event")
@@ -93,7 +96,9 @@ class Batch:
     """Changes that came in one burst."""
 
     events: tuple[SchemaChange | Reset, ...]
-    """At least one, in the order of `listen`."""
+    """In the order of `listen`.  At least one, but where differences from the last run are all there is to tell."""
+    differences: tuple[Difference, ...] = ()
+    """With `diff=True`: what has become different in the schema since the batch before, as read after this one."""
 
     @property
     def changes(self) -> tuple[SchemaChange, ...]:
@@ -108,7 +113,7 @@ class Batch:
     @property
     def cursor(self) -> str | None:
         """Where to go on after this batch."""
-        return self.events[-1].cursor
+        return self.events[-1].cursor if self.events else None
 
 
 async def listen(conninfo: str = "", **options: Unpack[ListenOptions]) -> AsyncGenerator[SchemaChange | Reset, None]:
@@ -129,7 +134,7 @@ async def listen(conninfo: str = "", **options: Unpack[ListenOptions]) -> AsyncG
 
 
 async def listen_batches(
-    conninfo: str = "", *, quiet: float = 0.2, longest: float = 5, **options: Unpack[ListenOptions]
+    conninfo: str = "", *, quiet: float = 0.2, longest: float = 5, diff: bool = False, **options: Unpack[ListenOptions]
 ) -> AsyncGenerator[Batch, None]:
     """As `listen`, a burst of changes (a migration) as one `Batch`: it ends after `quiet` seconds without a change.
 
@@ -137,19 +142,34 @@ async def listen_batches(
 
     longest: seconds after which a batch ends even so; 10,000 events end it too, both together with the transaction.  With a store,
     the cursor is saved once a batch is handled: when the next is asked for.  Raises what `listen` raises.
+
+    diff: keep a picture of the schema, in a session of its own, and tell with each batch what has become different, of objects
+    in `schemas`.  With a `FilePictureStore` or `TablePictureStore` the first batch has what is different since the last run.
     """
     loop = asyncio.get_running_loop()
-    async with _feed(conninfo, options) as feed:
-        while (event := await feed.next()) is not None:
-            events = [event]
+    async with contextlib.AsyncExitStack() as stack:
+        pictures = None
+        if diff:
+            from .diff import follow
+
+            # before the feed begins: no change is to be in both
+            pictures = await stack.enter_async_context(follow.following(conninfo, options))
+        feed = await stack.enter_async_context(_feed(conninfo, options))
+        within = quiet if pictures is not None and pictures.differs else None
+        while True:
+            event = await feed.next(within)
+            within = None
+            events = [] if event is None else [event]
             ends = loop.time() + longest
-            while (left := ends - loop.time()) > 0 and len(events) < _WAITING:
+            while events and (left := ends - loop.time()) > 0 and len(events) < _WAITING:
                 following = await feed.next(within=min(quiet, left), handled=False)
                 if following is None:
                     break
                 events.append(following)
             events += await feed.rest(events)
-            yield Batch(tuple(events))
+            yield Batch(tuple(events), () if pictures is None else await pictures.differences())
+            if not events:
+                feed.saved = None  # the cursor may be the same, and the picture is another
 
 
 def listen_sync(conninfo: str = "", **options: Unpack[ListenOptions]) -> Generator[SchemaChange | Reset, None, None]:
@@ -161,10 +181,10 @@ def listen_sync(conninfo: str = "", **options: Unpack[ListenOptions]) -> Generat
 
 
 def listen_batches_sync(
-    conninfo: str = "", *, quiet: float = 0.2, longest: float = 5, **options: Unpack[ListenOptions]
+    conninfo: str = "", *, quiet: float = 0.2, longest: float = 5, diff: bool = False, **options: Unpack[ListenOptions]
 ) -> Generator[Batch, None, None]:
     """`listen_batches` for programs without asyncio, as `listen_sync` is `listen`."""
-    return _iterate(listen_batches(conninfo, quiet=quiet, longest=longest, **options))
+    return _iterate(listen_batches(conninfo, quiet=quiet, longest=longest, diff=diff, **options))
 
 
 def _iterate(events: AsyncGenerator[_Event, None]) -> Generator[_Event, None, None]:
@@ -225,7 +245,7 @@ class _Feed:
         # None until the first session gave one, or for ever when not catching up
         self.position = None if cursor is None else Position.parse(cursor)
         # the cursor of the event that the consumer took last, and the one in the store
-        self._taken = self._saved = cursor
+        self._taken = self.saved = cursor
         self._conninfo = conninfo
         self._options = options
         self._route = options.get("route")
@@ -329,9 +349,9 @@ class _Feed:
         store = self._options.get("store")
         # the position is further than the consumer while something waits, or comes from an answer
         cursor = self._taken if self.ready or self._reading else self._cursor()
-        if store is not None and cursor is not None and cursor != self._saved:
+        if store is not None and cursor is not None and cursor != self.saved:
             await asyncio.to_thread(store.save, cursor)
-            self._saved = cursor
+            self.saved = cursor
 
     # The server's side --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,24 @@
+"""What exactly is different in a schema: a picture of it, and typed differences between two pictures.
+
+from schema_changes import diff, listen_batches
+
+async for batch in listen_batches("postgresql://app@db/app", diff=True):
+    print(diff.text(batch.differences))
+
+before = diff.snapshot("postgresql://app@staging/app")
+after = diff.snapshot("postgresql://app@production/app")
+for difference in diff.compare(before, after):
+    print(difference)
+"""
+
+from .differences import Difference as Difference
+from .differences import compare as compare
+from .follow import Follower as Follower
+from .follow import snapshot as snapshot
+from .picture import Object as Object
+from .picture import Picture as Picture
+from .reader import Reader as Reader
+from .store import FilePictureStore as FilePictureStore
+from .store import TablePictureStore as TablePictureStore
+from .words import listing as listing
+from .words import text as text
