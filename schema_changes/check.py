@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 import time
 from dataclasses import asdict, dataclass
+from types import ModuleType
 from typing import Any
 
 import psycopg
@@ -125,3 +127,12 @@ def _change_and_listen(session: Session, schema: str, timeout: float) -> list[di
 
 def _milliseconds(since: float) -> float:
     return round((time.perf_counter() - since) * 1000, 2)
+
+
+class _Module(ModuleType):
+    """`from schema_changes import check` gives the function, or this module once it was imported: either can be called."""
+
+    __call__ = staticmethod(check)
+
+
+sys.modules[__name__].__class__ = _Module

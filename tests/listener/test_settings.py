@@ -1,0 +1,131 @@
+"""No setting of a role, a database or the environment bends a session of ours, and no encoding of a database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import aclosing
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from schema_changes import SchemaChange, check, history, listen, status
+from schema_changes.feed import transaction
+from tests.support.postgres import Cluster, execute
+
+# What a superuser alone can set, and what no client can do without: the server then serves nobody.
+UNUSABLE = {
+    "ignore_checksum_failure",
+    "zero_damaged_pages",
+    "allow_system_table_mods",
+    "ignore_system_indexes",
+    "session_authorization",
+}
+# The feed's own, which its users may set; that the check says so is tested elsewhere.
+KEPT = {"event_triggers", "session_replication_role"}
+
+
+def hostile(connection: psycopg.Connection, name: str, kind: str, value: str, low: str, high: str, words: list[str]) -> list[str]:
+    """Values that a setting may have and nobody would want."""
+    if kind == "bool":
+        return ["off" if value == "on" else "on"]
+    if kind == "enum":
+        return [word for word in words if word != value]
+    if kind in ("integer", "real"):
+        return [one for one in dict.fromkeys([low, high, "1", "0"]) if float(low) <= float(one) <= float(high)]
+    return {
+        "search_path": ["evil, pg_catalog", "", "nowhere"],
+        "role": ["bent"],
+        "client_encoding": ["latin1", "sjis", "sql_ascii"],
+        "datestyle": ["German, DMY", "SQL, MDY", "Postgres"],
+        "timezone": ["Asia/Kathmandu", "<+23>-23:59:59"],
+        "default_table_access_method": ["nowhere"],
+        "default_tablespace": ["nowhere"],
+        "temp_tablespaces": ["nowhere"],
+        "local_preload_libraries": ["nowhere"],
+        "session_preload_libraries": ["nowhere"],
+        "restrict_nonsystem_relation_kind": ["view", "view, foreign-table"],
+        "plpgsql.extra_errors": ["all"],
+        "plpgsql.extra_warnings": ["all"],
+        "application_name": ["\t"],
+        "createrole_self_grant": ["set, inherit"],
+        "lc_messages": [],
+    }.get(name.lower(), ["nonsense"])
+
+
+@pytest.fixture(scope="module")
+def victim(cluster: Cluster) -> Iterator[str]:
+    """A database and a superuser of the same name for whom anything may be set."""
+    cluster.execute("CREATE ROLE bent; CREATE ROLE victim SUPERUSER LOGIN; GRANT bent TO victim")
+    cluster.execute("CREATE DATABASE victim OWNER victim")
+    yield cluster.url("victim", user="victim")
+    cluster.execute("DROP DATABASE victim")
+    cluster.execute("DROP ROLE bent, victim")
+
+
+async def all_of_it(url: str) -> None:
+    """Through check, listen, history and status."""
+    assert check(url).ok
+    ready = asyncio.Event()
+    async with aclosing(listen(url, on_ready=lambda _: ready.set())) as events:
+        first = asyncio.ensure_future(anext(events))
+        await asyncio.wait_for(asyncio.wait([first, asyncio.ensure_future(ready.wait())], return_when="FIRST_COMPLETED"), 10)
+        if first.done():
+            first.result()
+        # by somebody whose session is their own business
+        for statement in ('CREATE TABLE public."é" (id int)', 'DROP TABLE public."é"'):
+            with transaction(url) as session:
+                session.rows(statement)
+        heard = [await asyncio.wait_for(first, 10), await asyncio.wait_for(anext(events), 10)]
+    logged = history(url, limit=2)
+    for event, row in zip(heard, logged, strict=True):
+        assert isinstance(event, SchemaChange)
+        assert isinstance(row, SchemaChange)
+        assert 'public."é"' in [item.identity for item in event.objects]
+        assert (event.txid, event.id, event.objects, event.truncated) == (row.txid, row.id, row.objects, False)
+        assert abs((event.timestamp - row.timestamp).total_seconds()) < 0.001
+    state = status(url)
+    assert state["healthy"], state["problem"]
+
+
+@pytest.mark.parametrize("of", ["ROLE", "DATABASE"])
+@pytest.mark.parametrize("round_", range(4))
+async def test_every_setting_at_a_hostile_value(victim: str, cluster: Cluster, of: str, round_: int) -> None:
+    owner = victim.replace("victim@", "postgres@")
+    with psycopg.connect(owner, autocommit=True) as connection:
+        connection.execute("DROP EXTENSION IF EXISTS schema_notifications")
+        connection.execute("CREATE EXTENSION schema_notifications")
+        connection.execute("LOAD 'plpgsql'")
+        settings = connection.execute(
+            "SELECT name, vartype, setting, min_val, max_val, enumvals FROM pg_settings "
+            "WHERE context IN ('user', 'superuser', 'backend', 'superuser-backend') AND category NOT LIKE 'Preset%'"
+        ).fetchall()
+        tried = 0
+        for name, kind, value, low, high, words in settings:
+            if name in UNUSABLE | KEPT or name.startswith("log_") or name.startswith("schema_notifications"):
+                continue
+            values = hostile(connection, name, kind, value, low, high, words)
+            if not values:
+                continue
+            chosen = values[round_ % len(values)]
+            given = (
+                sql.SQL(", ").join(sql.Literal(one.strip()) for one in chosen.split(","))
+                if name == "search_path"
+                else sql.Literal(chosen)
+            )
+            try:
+                connection.execute(sql.SQL(f"ALTER {of} victim SET {{}} = {{}}").format(sql.SQL(name), given))
+            except psycopg.Error as error:
+                print(name, chosen, error)
+            else:
+                tried += 1
+        assert tried > 150
+    try:
+        await all_of_it(victim)
+    finally:
+        with psycopg.connect(cluster.url(), autocommit=True) as connection:
+            connection.execute("ALTER ROLE victim RESET ALL")
+            connection.execute("ALTER DATABASE victim RESET ALL")
