@@ -144,10 +144,13 @@ def _refuses_options(error: psycopg.OperationalError) -> bool:
     return "startup parameter" in str(error) or "command-line options" in str(error)
 
 
-def _pin(server_encoding: str | None, *, local: bool) -> str:
-    """The query that sets SETTINGS; every name in it is qualified, and there is no operator in it."""
-    encoding = "SQL_ASCII" if server_encoding in _UNCONVERTIBLE else "UTF8"
-    settings = {**SETTINGS, "client_encoding": encoding}
+def _pin(pgconn: PGconn, *, local: bool, as_it_is: bool = False) -> str:
+    """The query that sets SETTINGS; every name in it is qualified, and there is no operator in it.
+
+    as_it_is: have the server convert no text, because it cannot.
+    """
+    as_it_is = as_it_is or _parameter(pgconn, b"server_encoding") in _UNCONVERTIBLE
+    settings = {**SETTINGS, "client_encoding": "SQL_ASCII" if as_it_is else "UTF8"}
     # of the connection request alone
     del settings["local_preload_libraries"]
     scope = "true" if local else "false"
@@ -228,7 +231,7 @@ def _begin(pgconn: PGconn, where: str) -> _Steps[Facts]:
                 f"Cannot listen to {where}: a proxy in between pools transactions, and LISTEN needs a session of its own; "
                 "connect to PostgreSQL directly, or through a pool in session mode."
             )
-    yield False, _pin(_parameter(pgconn, b"server_encoding"), local=False)
+    yield False, _pin(pgconn, local=False)
     facts = yield False, _FACTS
     return Facts(**json.loads(facts or ""))
 
@@ -274,6 +277,19 @@ def told(where: str, role: str) -> Iterator[None]:
         raise Unhealthy(f"The feed of {where} cannot be read: {first_line(error)}.") from error
 
 
+# a character of the database that UTF8 does not have, or bytes that are no character
+_UNTRANSLATABLE = (psycopg.errors.UntranslatableCharacter, psycopg.errors.CharacterNotInRepertoire)
+
+
+def _codec(pgconn: PGconn) -> str:
+    """Python's for text that the server sends as it is."""
+    encoding = _parameter(pgconn, b"server_encoding") or ""
+    for name in (encoding, encoding.replace("WIN", "cp")):
+        with contextlib.suppress(LookupError):
+            return codecs.lookup(name).name
+    return "utf-8"
+
+
 def _parameter(pgconn: PGconn, name: bytes) -> str | None:
     value = pgconn.parameter_status(name)
     return None if value is None else value.decode(errors="replace")
@@ -285,24 +301,38 @@ def _parameter(pgconn: PGconn, name: bytes) -> str | None:
 
 
 class Session:
-    """A connection in autocommit that has begun as above."""
+    """A connection that has begun as above: in autocommit, or with one transaction."""
 
     facts: Facts
     """Of a `listening_session` only."""
 
-    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]], where: str) -> None:
+    def __init__(self, connection: psycopg.Connection[tuple[Any, ...]], where: str, *, local: bool) -> None:
         self.connection = connection
         self.where = where
         """The database in words."""
         self.role = connection.info.user
-        if _parameter(connection.pgconn, b"client_encoding") != "UTF8":
-            for kind in ("text", "name", "varchar", "json", "jsonb", "xid8", "unknown"):
-                connection.adapters.register_loader(kind, _Replacing)
+        self._local = local
+
+    def pin(self, as_it_is: bool = False) -> None:
+        """Set what every session starts with, in a new transaction if it is to hold for one."""
+        pgconn = self.connection.pgconn
+        if self._local:
+            self.connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE")
+        self.connection.execute(_pin(pgconn, local=self._local, as_it_is=as_it_is).encode())
+        if _parameter(pgconn, b"client_encoding") != "UTF8":
+            loader = _replacing(_codec(pgconn))
+            for kind in ("text", "name", "varchar", "json", "jsonb", "xid8"):
+                self.connection.adapters.register_loader(kind, loader)
 
     def rows(self, query: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The answer's rows; raises `SchemaChangesError`s of `told`."""
         with told(self.where, self.role):
-            cursor = self.connection.execute(query.encode(), arguments or None)
+            try:
+                cursor = self.connection.execute(query.encode(), arguments or None)
+            except _UNTRANSLATABLE:
+                self.connection.execute("ROLLBACK")
+                self.pin(as_it_is=True)
+                cursor = self.connection.execute(query.encode(), arguments or None)
             return cursor.fetchall() if cursor.description else []
 
     def hear(self, handler: Callable[[str, str, int], None]) -> None:
@@ -314,11 +344,14 @@ class Session:
         self.connection.pgconn.notify_handler = handle
 
 
-class _Replacing(Loader):
-    """Text of an encoding that nobody knows."""
+def _replacing(codec: str) -> type[Loader]:
+    """Reads text in which some of it may be none."""
 
-    def load(self, data: Buffer) -> str:
-        return bytes(data).decode(errors="replace")
+    class Replacing(Loader):
+        def load(self, data: Buffer) -> str:
+            return bytes(data).decode(codec, "replace")
+
+    return Replacing
 
 
 def _connect(conninfo: str, requests: list[dict[str, Any]], where: str) -> psycopg.Connection[tuple[Any, ...]]:
@@ -346,11 +379,11 @@ def transaction(conninfo: str = "", *, timeout: float = 10, name: str = "schema_
     where = describe(conninfo, parameters)
     requests = _requests(conninfo, timeout, name, parameters)
     with contextlib.closing(_connect(conninfo, requests, where)) as connection:
-        with told(where, connection.info.user):
-            connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE")
-            connection.execute(_pin(_parameter(connection.pgconn, b"server_encoding"), local=True).encode())
-        yield Session(connection, where)
-        with told(where, connection.info.user):
+        session = Session(connection, where, local=True)
+        with told(where, session.role):
+            session.pin()
+        yield session
+        with told(where, session.role):
             connection.execute("COMMIT")
 
 
@@ -383,7 +416,7 @@ def listening_session(
                 answer = None if row is None else _text(row[0])
         if other is not None:
             other.close()
-        session = Session(connection, where)
+        session = Session(connection, where, local=False)
         session.facts = facts
         yield session
 
@@ -430,10 +463,18 @@ class AsyncSession:
         self._loop.add_reader(self._socket, self._read)
 
     async def rows(self, query: str, arguments: Sequence[str | None] = ()) -> list[tuple[bytes | None, ...]]:
-        """The answer's rows in PostgreSQL's text format; arguments for $1, $2, …
+        """The answer's rows in PostgreSQL's text format, in UTF-8; arguments for $1, $2, …
 
         Raises `psycopg.Error`, and `psycopg.OperationalError` when nothing comes for `timeout` seconds.
         """
+        try:
+            return await self._rows(query, arguments)
+        except _UNTRANSLATABLE:
+            await self._rows(_pin(self._pgconn, local=False, as_it_is=True))
+            self._codec = _codec(self._pgconn)
+            return await self._rows(query, arguments)
+
+    async def _rows(self, query: str, arguments: Sequence[str | None] = ()) -> list[tuple[bytes | None, ...]]:
         pgconn = self._pgconn
         self.check()
         pgconn.send_query_params(query.encode(), [None if one is None else one.encode() for one in arguments])
@@ -458,14 +499,6 @@ class AsyncSession:
         if self._codec is not None:
             rows = [tuple(one and one.decode(self._codec, "replace").encode() for one in row) for row in rows]
         return rows
-
-    async def take_as_it_is(self) -> None:
-        """Have the server convert nothing from now on: it failed at a character that UTF8 does not have."""
-        await self.rows("SELECT set_config('client_encoding', 'SQL_ASCII', false)")
-        encoding = _parameter(self._pgconn, b"server_encoding") or ""
-        for name in (encoding, encoding.replace("WIN", "cp")):
-            with contextlib.suppress(LookupError):
-                self._codec = codecs.lookup(name).name
 
     def check(self) -> None:
         """Raise what ended the connection, if anything did."""

@@ -29,8 +29,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
-import psycopg
-
 from .cursor import CursorStore, Place, Position, digest
 from .errors import CannotListen, SchemaChangesError, Unreachable
 from .event import CHANNEL, MalformedNotice, Reset, SchemaChange, from_log_row, parse_notice
@@ -473,11 +471,7 @@ class _Feed:
         answer, limit = self._answer, self._rows
         self._answer += 1
         started = time.monotonic()
-        try:
-            rows = await session.rows(CHANGES_SINCE, [None if former is None else former.server, str(limit)])
-        except (psycopg.errors.UntranslatableCharacter, psycopg.errors.CharacterNotInRepertoire):
-            await session.take_as_it_is()
-            rows = await session.rows(CHANGES_SINCE, [None if former is None else former.server, str(limit)])
+        rows = await session.rows(CHANGES_SINCE, [None if former is None else former.server, str(limit)])
         took = time.monotonic() - started
         *changes, (kind, cursor, *_, reason, _) = rows
         complete = len(changes) < limit

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +26,6 @@ def listening(
     try:
         assert process.stderr is not None
         assert "Listening to" in process.stderr.readline()
-        time.sleep(0.2)  # the first cursor follows
         yield process
     finally:
         process.kill()

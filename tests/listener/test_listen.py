@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import aclosing, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,66 +29,10 @@ from schema_changes import (
     listen_sync,
 )
 from schema_changes.errors import CannotListen, LoginRefused, NotInstalled, NotPermitted, SchemaChangesError, Unreachable
+from tests.listener.events import Event, cursor_now, identities, listening, nothing_more, take
 from tests.listener.pgbouncer import PgBouncer
 from tests.listener.proxy import Proxy
 from tests.support.postgres import Cluster, execute
-
-Event = SchemaChange | Reset
-
-
-def cursor_now(url: str) -> str:
-    with psycopg.connect(url) as connection:
-        ((cursor,),) = connection.execute("SELECT cursor FROM schema_notifications.changes_since()")
-        return str(cursor)
-
-
-@asynccontextmanager
-async def listening(url: str, **options: Any) -> AsyncIterator[asyncio.Queue[Event]]:
-    """A consumer that takes every event at once; ready when the listener is."""
-    queue: asyncio.Queue[Event] = asyncio.Queue()
-    ready = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    class Ready(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            if "Listening to" in record.getMessage():
-                loop.call_soon(ready.set)
-
-    async def consume() -> None:
-        async with aclosing(listen(url, **options)) as events:
-            async for event in events:
-                queue.put_nowait(event)
-
-    logger, handler = logging.getLogger("schema_changes"), Ready()
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    task = asyncio.create_task(consume())
-    try:
-        waiting = asyncio.create_task(ready.wait())
-        await asyncio.wait([task, waiting], return_when=asyncio.FIRST_COMPLETED, timeout=10)
-        waiting.cancel()
-        if task.done():
-            task.result()
-        await asyncio.sleep(0.1)  # the first cursor follows the LISTEN
-        yield queue
-    finally:
-        logger.removeHandler(handler)
-        task.cancel()
-        await asyncio.wait([task])
-
-
-async def take(queue: asyncio.Queue[Event], number: int, seconds: float = 10) -> list[Event]:
-    async with asyncio.timeout(seconds):
-        return [await queue.get() for _ in range(number)]
-
-
-async def nothing_more(queue: asyncio.Queue[Event], seconds: float = 0.3) -> None:
-    await asyncio.sleep(seconds)
-    assert queue.empty(), queue.get_nowait()
-
-
-def identities(events: list[Event]) -> list[str]:
-    return [item.identity for event in events if isinstance(event, SchemaChange) for item in event.objects]
 
 
 async def test_a_change_is_delivered_as_it_was_made(database: str) -> None:

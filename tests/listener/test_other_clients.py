@@ -178,7 +178,6 @@ def test_the_snippets_for_python(database: str, tmp_path: Path, monkeypatch: pyt
     with running([sys.executable, "-u", script], DATABASE_URL=database) as python:
         while "Listening to" not in python.next():
             pass
-        time.sleep(0.2)  # the first cursor follows
         execute(database, "CREATE TABLE t ()")
         shown = python.next()
     assert shown.startswith("CREATE TABLE ")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 from collections.abc import Iterator
 from contextlib import aclosing
 
@@ -14,7 +12,7 @@ from psycopg import sql
 
 from schema_changes import SchemaChange, check, history, listen, status
 from schema_changes.feed import transaction
-from tests.support.postgres import Cluster, execute
+from tests.support.postgres import Cluster
 
 # What a superuser alone can set, and what no client can do without: the server then serves nobody.
 UNUSABLE = {
@@ -22,14 +20,18 @@ UNUSABLE = {
     "zero_damaged_pages",
     "allow_system_table_mods",
     "ignore_system_indexes",
-    "session_authorization",
+    "session_preload_libraries",
+    "dynamic_library_path",
+    "transaction_deferrable",
+    "transaction_isolation",
 }
 # The feed's own, which its users may set; that the check says so is tested elsewhere.
 KEPT = {"event_triggers", "session_replication_role"}
 
 
-def hostile(connection: psycopg.Connection, name: str, kind: str, value: str, low: str, high: str, words: list[str]) -> list[str]:
+def hostile(setting: tuple[str, str, str, str, str, list[str]]) -> list[str]:
     """Values that a setting may have and nobody would want."""
+    name, kind, value, low, high, words = setting
     if kind == "bool":
         return ["off" if value == "on" else "on"]
     if kind == "enum":
@@ -46,7 +48,6 @@ def hostile(connection: psycopg.Connection, name: str, kind: str, value: str, lo
         "default_tablespace": ["nowhere"],
         "temp_tablespaces": ["nowhere"],
         "local_preload_libraries": ["nowhere"],
-        "session_preload_libraries": ["nowhere"],
         "restrict_nonsystem_relation_kind": ["view", "view, foreign-table"],
         "plpgsql.extra_errors": ["all"],
         "plpgsql.extra_warnings": ["all"],
@@ -104,10 +105,11 @@ async def test_every_setting_at_a_hostile_value(victim: str, cluster: Cluster, o
             "WHERE context IN ('user', 'superuser', 'backend', 'superuser-backend') AND category NOT LIKE 'Preset%'"
         ).fetchall()
         tried = 0
-        for name, kind, value, low, high, words in settings:
+        for setting in settings:
+            name = setting[0]
             if name in UNUSABLE | KEPT or name.startswith("log_") or name.startswith("schema_notifications"):
                 continue
-            values = hostile(connection, name, kind, value, low, high, words)
+            values = hostile(setting)
             if not values:
                 continue
             chosen = values[round_ % len(values)]
@@ -129,3 +131,57 @@ async def test_every_setting_at_a_hostile_value(victim: str, cluster: Cluster, o
         with psycopg.connect(cluster.url(), autocommit=True) as connection:
             connection.execute("ALTER ROLE victim RESET ALL")
             connection.execute("ALTER DATABASE victim RESET ALL")
+
+
+async def heard_and_logged(url: str, statement: bytes) -> tuple[SchemaChange, SchemaChange]:
+    """What a listener and the history tell of a statement."""
+    ready = asyncio.Event()
+    async with aclosing(listen(url, heartbeat=0.5, on_ready=lambda _: ready.set())) as events:
+        first = asyncio.ensure_future(anext(events))
+        await asyncio.wait_for(ready.wait(), 10)
+        with psycopg.connect(url, autocommit=True, client_encoding="sql_ascii") as connection:
+            connection.execute(statement)
+        event = await asyncio.wait_for(first, 10)
+        # and it goes on
+        with transaction(url) as session:
+            session.rows("CREATE TABLE public.more ()")
+        following = await asyncio.wait_for(anext(events), 10)
+    assert isinstance(event, SchemaChange)
+    assert isinstance(following, SchemaChange)
+    assert following.objects[0].identity == "public.more"
+    row = history(url, limit=2)[0]
+    assert isinstance(row, SchemaChange)
+    return event, row
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "identity"),
+    [
+        ("LATIN1", "größe".encode("latin1"), "größe"),
+        ("EUC_JP", "日本".encode("euc_jp"), "日本"),
+        ("WIN1252", "€".encode("cp1252"), "€"),
+        ("MULE_INTERNAL", b"plain", "plain"),
+        ("SQL_ASCII", "é".encode(), "é"),
+        ("SQL_ASCII", b"no \xff\xfe utf-8", "no \ufffd\ufffd utf-8"),
+        # a character of EUC_JP that UTF8 does not have
+        ("EUC_JP", b"a\xa9\xa1b", None),
+    ],
+)
+async def test_names_in_every_encoding(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, encoding: str, name: bytes, identity: str | None
+) -> None:
+    database = f"in_{encoding.lower()}_{abs(hash(name))}"
+    with psycopg.connect(cluster.url(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0".encode())
+    url = cluster.url(database)
+    with transaction(url) as session:
+        session.rows("CREATE EXTENSION schema_notifications")
+    monkeypatch.setenv("PGCLIENTENCODING", "sjis")
+    event, row = await heard_and_logged(url, b'CREATE TABLE public."' + name + b'" ()')
+    for change in (event, row):
+        if identity is None:
+            assert change.objects[0].identity.startswith("public.")
+        else:
+            assert change.objects[0].identity.replace('"', "") == f"public.{identity}"
+    assert check(url).ok
+    assert status(url)["healthy"]
