@@ -244,6 +244,7 @@ class _Feed:
         self.position = None if cursor is None else Position.parse(cursor)
         # the cursor of the event that the consumer took last, and the one in the store
         self._taken = self.saved = cursor
+        self._saving = asyncio.Lock()
         self._conninfo = conninfo
         self._options = options
         self._route = options.get("route")
@@ -396,6 +397,8 @@ class _Feed:
                 if self._catch_up and not self.ready:
                     await self._read_log(session)
                 _log.info("Listening to %s.", session.where if self._route is None else f"PostgreSQL in {self._route.name}")
+                if start is None:
+                    await self._save()  # so that a program that ends before the first change knows where it stood
                 if self._on_ready is not None:
                     self._on_ready(start or self._cursor())
                 while True:
