@@ -1,4 +1,4 @@
-"""The command line: schema-changes (listen, history, check, status), the same as `python -m schema_changes`."""
+"""The command line: schema-changes (listen, history, snapshot, diff, status, relay, check), or `python -m schema_changes`."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from .diff.command import add_diff_arguments, add_snapshot_arguments
 from .errors import SchemaChangesError
 from .relay.arguments import add_arguments as add_relay_arguments
 
 if TYPE_CHECKING:
+    from .cursor import CursorStore
     from .event import Reset, SchemaChange
-    from .listener import Batch
     from .route import Route
 
 EXIT_CODES = """\
 exit codes:
   0  done, or ended by Ctrl-C, SIGTERM or a closed pipe
-  1  any other error, such as a command given to --exec that failed
-  2  wrong usage
+  1  any other error, such as a command given to --exec that failed; with diff: there are differences
+  2  wrong usage; with diff: a file that cannot be read
   3  the server, host or container cannot be reached
   4  the server refused the login: password, role, database
   5  the extension schema_notifications is not installed
@@ -77,10 +78,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], summary: str, more: str) -> argparse.ArgumentParser:
+    def command(
+        name: str,
+        run: Callable[[argparse.Namespace], int],
+        summary: str,
+        more: str,
+        add_first: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+    ) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name, help=summary, description=more, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
         )
+        add_first(added)
         _add_connection_options(added)
         added.set_defaults(run=run)
         return added
@@ -95,6 +103,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     listen.add_argument("--json", action="store_true", help="one JSON object a line, on a terminal too")
     listen.add_argument("--cursor-file", metavar="FILE", help="go on where the last run ended, and keep the place in this file")
+    listen.add_argument("--diff", action="store_true", help="tell with each burst of changes what is different in the schema")
+    listen.add_argument(
+        "--picture-file",
+        metavar="FILE",
+        help="--diff, and --cursor-file in one: keep place and picture here, so that the first burst has what is different "
+        "since the last run",
+    )
     listen.add_argument("--since", metavar="CURSOR", help="go on after this cursor, the field of that name in the JSON")
     _add_filters(listen)
     listen.add_argument(
@@ -129,6 +144,24 @@ def _parser() -> argparse.ArgumentParser:
         "Print the state of the extension: versions, triggers, log, queue.  Ends with 6 when something is wrong.",
     )
     status.add_argument("--json", action="store_true", help="one JSON object")
+
+    snapshot = command(
+        "snapshot",
+        _snapshot,
+        "write down what is in the schema",
+        "Write a picture of the schema: tables, columns, constraints, indexes, views, functions, types, grants and so on.\n"
+        "Any role may, and the extension is not needed.",
+    )
+    add_snapshot_arguments(snapshot)
+
+    command(
+        "diff",
+        _diff,
+        "tell what is different between two schemas",
+        "Print what makes the second schema of the first, each of a server or of a file that snapshot (or listen\n"
+        "--picture-file) wrote.  Ends with 1 when there is something.  Of one database at two times, renames are known.",
+        add_diff_arguments,
+    )
 
     relay = command(
         "relay",
@@ -267,17 +300,18 @@ def _only_database(options: argparse.Namespace) -> str | None:
 def _listen(options: argparse.Namespace) -> int:
     import logging
 
-    from .cursor import FileCursorStore
     from .listener import ListenOptions, listen_batches_sync, listen_sync
 
     logging.basicConfig(level=logging.INFO, format="schema-changes: %(message)s")
-    if options.no_catch_up and (options.since or options.cursor_file):
-        raise SchemaChangesError("--no-catch-up has no cursor: leave out --since and --cursor-file.")
+    if options.no_catch_up and (options.since or options.cursor_file or options.picture_file):
+        raise SchemaChangesError("--no-catch-up has no cursor: leave out --since, --cursor-file and --picture-file.")
+    if options.cursor_file and options.picture_file:
+        raise SchemaChangesError("--picture-file keeps the cursor too: leave out --cursor-file.")
     write = _json_line if options.json or options.exec or not sys.stdout.isatty() else _readable
     with _connection(options, _only_database(options)) as (url, route):
         wanted: ListenOptions = {
             "cursor": options.since,
-            "store": FileCursorStore(options.cursor_file) if options.cursor_file else None,
+            "store": _store(options),
             "schemas": options.schemas,
             "kinds": options.kinds,
             "tags": options.tags,
@@ -286,21 +320,40 @@ def _listen(options: argparse.Namespace) -> int:
             "catch_up": not options.no_catch_up,
             "route": route,
         }
-        if options.exec is None:
+        diff = options.diff or options.picture_file is not None
+        if options.exec is None and not diff:
             with contextlib.closing(listen_sync(url, **wanted)) as events:
                 for event in events:
                     print(write(event), flush=True)
         else:
-            with contextlib.closing(listen_batches_sync(url, quiet=options.quiet_ms / 1000, **wanted)) as batches:
+            with contextlib.closing(listen_batches_sync(url, quiet=options.quiet_ms / 1000, diff=diff, **wanted)) as batches:
                 for batch in batches:
-                    _run(options.exec, batch)
+                    lines = [write(event) for event in batch.events]
+                    if diff:
+                        from .diff.command import json_line, readable
+
+                        told = json_line(batch.differences, batch.cursor) if write is _json_line else readable(batch.differences)
+                        lines += told.splitlines()
+                    if options.exec is None:
+                        print(*lines, sep="\n", flush=True)
+                    else:
+                        _run(options.exec, "".join(f"{line}\n" for line in lines))
     return 0
 
 
-def _run(command: str, batch: Batch) -> None:
+def _store(options: argparse.Namespace) -> CursorStore | None:
+    if options.picture_file:
+        from .diff import FilePictureStore
+
+        return FilePictureStore(options.picture_file)
+    from .cursor import FileCursorStore
+
+    return FileCursorStore(options.cursor_file) if options.cursor_file else None
+
+
+def _run(command: str, lines: str) -> None:
     import subprocess
 
-    lines = "".join(_json_line(event) + "\n" for event in batch.events)
     # by the shell, as the user wrote it; nothing from the database is in the command line
     done = subprocess.run(["sh", "-c", command], input=lines, text=True, check=False)
     if done.returncode != 0:
@@ -382,6 +435,22 @@ def _readable(event: SchemaChange | Reset) -> str:
 def _coloured(text: str, code: str) -> str:
     text = _printable(text)
     return text if os.environ.get("NO_COLOR") else f"\033[{code}m{text}\033[0m"
+
+
+def _snapshot(options: argparse.Namespace) -> int:
+    from .diff import command
+
+    with _connection(options, _only_database(options)) as (url, route):
+        return command.snapshot(options, url, route)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from .diff import command
+
+    if command.is_file(options.url):
+        return command.diff(options, options.url, None)
+    with _connection(options, _only_database(options)) as (url, route):
+        return command.diff(options, url, route)
 
 
 def _relay(options: argparse.Namespace) -> int:

@@ -23,9 +23,12 @@ class Difference:
     kind: str
     """table, column, constraint, index, view, materialized view, sequence, function, trigger, policy, enum, schema, …"""
     schema: str | None
-    """The schema, of a part its table's, as of after the change; None where there is none.  Quoted where needed, like each name."""
+    """The schema, of a part its table's; None where there is none.  This and all names: as of after the change if it is still
+    there, and quoted where needed."""
     table: str | None
     """The name of the table, view or type that it is a part of; None if it is no part."""
+    table_kind: str | None
+    """What that is: table, view, domain, …"""
     name: str
     """Its name, as of after the change."""
     before: Mapping[str, Any]
@@ -54,6 +57,7 @@ class Difference:
             "kind": self.kind,
             "schema": self.schema,
             "table": self.table,
+            "table_kind": self.table_kind,
             "name": self.name,
             "before": dict(self.before),
             "after": dict(self.after),
@@ -79,14 +83,17 @@ def compare(before: Picture, after: Picture, around: Picture | None = None) -> l
     def note(action: str, old: Object | None, new: Object | None, was: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         item = new or old
         assert item is not None  # noqa: S101
-        objects = after.objects if new is not None else before.objects
-        parent = None if item.parent is None else (objects.get(item.parent) or outer[item.parent])
+        parent = None
+        if item.parent is not None:
+            current = item.parent if new is not None else counterparts.get(item.parent, item.parent)
+            parent = after.objects.get(current) or before.objects.get(item.parent) or outer[item.parent]
         whole = item if parent is None else parent
         difference = Difference(
             action,
             item.kind,
             whole.schema,
             None if parent is None else parent.name,
+            None if parent is None else parent.kind,
             item.name,
             was,
             now,

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -128,7 +128,7 @@ class Following:
     def __init__(self, follower: Follower, options: ListenOptions, store: PictureStore | None) -> None:
         self._follower = follower
         self._store = store
-        self._schemas = Patterns(options.get("schemas", ()))
+        self._schemas = options.get("schemas", ())
         self._backoff = options.get("backoff", (0.1, 10.0))
         self._task: asyncio.Task[list[Difference]] | None = None
         # those of the last run, until they are told
@@ -139,7 +139,7 @@ class Following:
     async def begin(self) -> None:
         """Read the picture that the first batch is compared with; raises what `Follower.refresh` raises."""
         found = await self._refresh()
-        self.differs = bool(self._of_schemas(found))
+        self.differs = bool(of_schemas(found, self._schemas))
 
     async def differences(self) -> tuple[Difference, ...]:
         """What is different since the last call; waits while the server is away or the schema is locked."""
@@ -158,7 +158,7 @@ class Following:
             found, self._left = compare(self._left, picture), None
         if self._store is not None:
             self._store.stage(picture)
-        return self._of_schemas(found)
+        return tuple(of_schemas(found, self._schemas))
 
     async def end(self) -> None:
         """Wait for a reading that was left."""
@@ -176,13 +176,16 @@ class Following:
             if self._task.done():
                 self._task = None
 
-    def _of_schemas(self, found: list[Difference]) -> tuple[Difference, ...]:
-        def schema(difference: Difference) -> str | None:
-            name = difference.name if difference.kind == "schema" else difference.schema
-            return name[1:-1].replace('""', '"') if name is not None and name.startswith('"') else name
 
-        # what has no schema cannot be judged
-        return tuple(d for d in found if (name := schema(d)) is None or self._schemas.match(name))
+def of_schemas(found: Iterable[Difference], schemas: Collection[str]) -> list[Difference]:
+    """Those of objects in schemas that match these patterns, of these schemas themselves, and of what is in no schema."""
+    patterns = Patterns(schemas)
+
+    def name(difference: Difference) -> str | None:
+        quoted = difference.name if difference.kind == "schema" else difference.schema
+        return quoted[1:-1].replace('""', '"') if quoted is not None and quoted.startswith('"') else quoted
+
+    return [difference for difference in found if (schema := name(difference)) is None or patterns.match(schema)]
 
 
 @contextlib.asynccontextmanager

@@ -43,7 +43,7 @@ def text(differences: Iterable[Difference], colour: bool = False) -> str:
             if whole != (difference.schema, difference.table):
                 whole = difference.schema, difference.table
                 leaves_out_parts = False
-                write("~", ".".join(name for name in whole if name), 0)
+                write("~", f"{difference.table_kind} {'.'.join(name for name in whole if name)}", 0)
             if leaves_out_parts and difference.action == "removed":
                 continue
         sign = _SIGNS[difference.action]

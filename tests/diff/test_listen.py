@@ -91,7 +91,7 @@ async def test_a_downtime_is_told_exactly(database: str, store_of: StoreOf) -> N
     assert [change.tag for change in batch.changes] == ["ALTER TABLE", "ALTER TABLE", "CREATE VIEW"]
     assert told(batch) == [
         ("renamed", "table", "public.renamed"),
-        ("removed", "column", "public.t.b"),
+        ("removed", "column", "public.renamed.b"),
         ("added", "view", "public.v"),
         ("added", "column", "public.v.a"),
     ]

@@ -36,13 +36,21 @@ def described(picture: Picture) -> dict[Path, dict[str, Any]]:
 def patched(before: dict[Path, dict[str, Any]], differences: Iterable[Difference]) -> dict[Path, dict[str, Any]]:
     """What the differences make of it, as a program would do it that has no more than their JSON."""
     objects = dict(before)
+    found: dict[Path, dict[str, Any]] = {}
+    wholes: dict[tuple[str | None, str, str], tuple[str | None, str]] = {}
+    parts: dict[Path, Path] = {}
+    removed: list[tuple[Path, Any]] = []
     fields = [difference.as_dict() for difference in differences]
-    wholes, parts, found = {}, {}, {}
+    with_whole = False
     for d in fields:
         path = d.get("schema"), d.get("table"), d["kind"], d["name"]
         was = d["before"].get("schema", d.get("schema")), d.get("table"), d["kind"], d["before"].get("name", d["name"])
-        if d["action"] == "removed":
+        if "table" not in d:
+            whole, with_whole = (path[0], path[3]), d["action"] == "removed"
+        if d["action"] == "removed" and ("table" not in d or (with_whole and path[:2] == whole)):
             assert objects.pop(path) == d["before"]
+        elif d["action"] == "removed":
+            removed.append((path, d["before"]))
         elif d["action"] == "renamed" and "table" in d:
             parts[was] = path
         elif d["action"] == "renamed":
@@ -53,10 +61,12 @@ def patched(before: dict[Path, dict[str, Any]], differences: Iterable[Difference
             path = now[0], None, kind, now[1]
         else:
             # a table and a type can have the same name, but not both have such a part
-            owners = [(schema, table, whole) for whole in WHOLES if (schema, None, whole, table) in objects]
-            now = next((wholes[owner] for owner in owners if owner in wholes), (schema, table))
+            now = next((wholes[schema, table, whole] for whole in WHOLES if (schema, table, whole) in wholes), (schema, table))
             path = now[0], now[1], kind, name
-        found[parts.get(path, path)] = dict(properties)
+        found[path] = dict(properties)
+    for path, properties in removed:
+        assert found.pop(path) == properties
+    found = {parts.get(path, path): properties for path, properties in found.items()}
     for d in fields:
         path = d.get("schema"), d.get("table"), d["kind"], d["name"]
         if d["action"] == "added":
