@@ -85,13 +85,13 @@ def test_no_engine(tag: str) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [
-        ("schema_notifications--1.1.sql", "SELECT 1 / 0;", "division by zero"),
+        ("schema_notifications--1.0.sql", "SELECT 1 / 0;", "division by zero"),
         ("init-schema-notifications.sql", "", "announced no schema change|is not available|does not work"),
     ],
 )
 def test_an_image_that_fails_its_proof_gets_no_tag(context: Path, tag: str, file: str, text: str, says: str) -> None:
     good = build("--image", tag, "--base-image", BASE_IMAGE).stdout.strip()
-    if file.endswith("1.1.sql"):
+    if file.endswith("1.0.sql"):
         (context / file).write_text(text)
     else:
         (context / file).unlink()
@@ -145,7 +145,7 @@ def test_the_specification_s_verification(image: str) -> None:
 def test_the_first_start(image: str, start: Callable[..., Server]) -> None:
     """Every database of a new cluster has the feed: the initial one, postgres, template1, and so each that follows."""
     server = start(image, "--env", "POSTGRES_DB=app", "--env", "POSTGRES_USER=boss")
-    assert server.converge() == "app: has 1.1\npostgres: has 1.1\ntemplate1: has 1.1\n"
+    assert server.converge() == "app: has 1.0\npostgres: has 1.0\ntemplate1: has 1.0\n"
     server.psql("CREATE DATABASE later", user="boss")
     for database in ("app", "postgres", "template1", "later"):
         said = server.psql("LISTEN schema_changed", "CREATE TABLE t ()", "DROP TABLE t", database=database, user="boss")

@@ -113,11 +113,11 @@ async def _play(database: str, steps: list[tuple[str, int]], verify: bool) -> No
                     "WHERE application_name = 'schema_changes' AND datname = current_database()"
                 )
             case "forge" if verify:
-                # an id that a coming change may have
+                # an id such as a coming change may have
                 await admin.execute(
                     "SELECT pg_notify('schema_changed', json_build_object('type', 'ddl_command_end', 'tag', 'FORGED', "
-                    "'id', last_value + 2, 'timestamp', '2025-11-07 12:34:56.789+00', 'txid', '99999999')::text) "
-                    "FROM schema_notifications.log_id_seq"
+                    "'id', (pg_current_wal_insert_lsn() - '0/0')::bigint, "
+                    "'timestamp', '2025-11-07 12:34:56.789+00', 'txid', '99999999')::text)"
                 )
     for session, names in zip(sessions, pending, strict=True):
         await session.commit()

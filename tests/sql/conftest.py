@@ -14,10 +14,10 @@ from tests.support.postgres import Cluster
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "cluster" in metafunc.fixturenames:
+        only = metafunc.definition.get_closest_marker("versions")
         every = metafunc.definition.get_closest_marker("every_version") is not None
-        metafunc.parametrize(
-            "cluster", range(14, 19) if every else (16, 18), ids="postgres{}".format, indirect=True, scope="session"
-        )
+        versions = only.args if only else range(14, 19) if every else (16, 18)
+        metafunc.parametrize("cluster", versions, ids="postgres{}".format, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

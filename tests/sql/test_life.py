@@ -1,5 +1,6 @@
 """Installation, update, dump and restore."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import psycopg
 import pytest
 
 from tests.sql.database import Database
+from tests.support.postgres import Cluster
 
 # All that an installation consists of, in a form that two databases can be compared by.
 CATALOG = """
@@ -29,7 +31,7 @@ SELECT 'member', type, identity, NULL, NULL, NULL, NULL, NULL
   FROM pg_depend, pg_identify_object(classid, objid, objsubid)
  WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'schema_notifications')
 UNION ALL
-SELECT 'state', horizon::text, fingerprint, NULL, NULL, NULL, NULL, NULL FROM schema_notifications.state
+SELECT 'state', (horizon > '0')::text, fingerprint, NULL, NULL, NULL, NULL, NULL FROM schema_notifications.state
 UNION ALL
 SELECT 'schema', nspacl::text, NULL, NULL, NULL, NULL, NULL, NULL FROM pg_namespace WHERE nspname = 'schema_notifications'
 UNION ALL
@@ -39,19 +41,38 @@ SELECT 'initial rights', privtype::text, initprivs::text, NULL, NULL, NULL, NULL
 """
 
 
-def test_an_update_gives_what_an_installation_gives(database: Database) -> None:
+@pytest.fixture(scope="session")
+def older(cluster: Cluster) -> str:
+    """Files of an older version than this one, which lacks a function, and the update from there."""
+    folder = next((cluster.bin.parent / "share").rglob("schema_notifications.control")).parent
+    script = (folder / "schema_notifications--1.0.sql").read_text()
+    created = re.search(r"^CREATE FUNCTION schema_notifications\.prune_now\(\).*?^\$\$;\n", script, re.MULTILINE | re.DOTALL)
+    assert created
+    (folder / "schema_notifications--0.9.sql").write_text(
+        script.replace(created[0], "").replace(", schema_notifications.prune_now() TO", " TO")
+    )
+    (folder / "schema_notifications--0.9--1.0.sql").write_text(
+        f"{created[0]}REVOKE ALL ON FUNCTION schema_notifications.prune_now() FROM PUBLIC;\n"
+        "GRANT EXECUTE ON FUNCTION schema_notifications.prune_now() TO pg_database_owner;\n"
+        "ALTER TABLE schema_notifications.log ALTER tag SET NOT NULL;\n"  # what a user's command may not
+        "UPDATE schema_notifications.state SET fingerprint = schema_notifications.fingerprint();\n"
+    )
+    return "0.9"
+
+
+def test_an_update_gives_what_an_installation_gives(database: Database, older: str) -> None:
     fresh = database.execute(CATALOG)
     database.execute("DROP EXTENSION schema_notifications")
-    database.execute("CREATE EXTENSION schema_notifications VERSION '1.0'")
-    assert database.execute("SELECT to_regprocedure('schema_notifications.status()')") == [(None,)]
+    database.execute(f"CREATE EXTENSION schema_notifications VERSION '{older}'")
+    assert database.execute("SELECT to_regprocedure('schema_notifications.prune_now()')") == [(None,)]
     database.execute("ALTER EXTENSION schema_notifications UPDATE")
     assert database.execute(CATALOG) == fresh
     assert database.status()["healthy"]
 
 
-def test_an_update_keeps_the_log_and_the_cursors(database: Database) -> None:
+def test_an_update_keeps_the_log_and_the_cursors(database: Database, older: str) -> None:
     database.execute("DROP EXTENSION schema_notifications")
-    database.execute("CREATE EXTENSION schema_notifications VERSION '1.0'")
+    database.execute(f"CREATE EXTENSION schema_notifications VERSION '{older}'")
     database.execute("CREATE TABLE first ()")
     _, _, cursor = database.changes_since(None)
     with database.connect() as session, database.listening() as notices:
@@ -65,9 +86,9 @@ def test_an_update_keeps_the_log_and_the_cursors(database: Database) -> None:
     assert len(database.log()) == 5
 
 
-def test_an_update_loses_no_ddl_of_other_sessions(database: Database) -> None:
+def test_an_update_loses_no_ddl_of_other_sessions(database: Database, older: str) -> None:
     database.execute("DROP EXTENSION schema_notifications")
-    database.execute("CREATE EXTENSION schema_notifications VERSION '1.0'")
+    database.execute(f"CREATE EXTENSION schema_notifications VERSION '{older}'")
     _, _, cursor = database.changes_since(None)
     with database.connect() as other:
         other.execute("CREATE TABLE a ()")

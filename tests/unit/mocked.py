@@ -13,7 +13,7 @@ from pulumi.runtime.stack import run_pulumi_func
 from pulumi.runtime.sync_await import _sync_await
 
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVxhN0aWcGcRKD4xrK1mPGs5lYvW0pJ7dEmTfYkkXyL"
-CHECK_RESULT = '{"ok": true, "database": "app", "server_version": "16.14", "extension_version": "1.1", "notices": []}\n'
+CHECK_RESULT = '{"ok": true, "database": "app", "server_version": "16.14", "extension_version": "1.0", "notices": []}\n'
 
 
 @dataclass
