@@ -346,11 +346,20 @@ class _Feed:
 
     async def _save(self) -> None:
         store = self._options.get("store")
-        # the position is further than the consumer while something waits, or comes from an answer
-        cursor = self._taken if self.ready or self._reading else self._cursor()
-        if store is not None and cursor is not None and cursor != self.saved:
-            await asyncio.to_thread(store.save, cursor)
-            self.saved = cursor
+        if store is None:
+            return
+        async with self._saving:
+            # the position is further than the consumer while something waits, or comes from an answer
+            cursor = self._taken if self.ready or self._reading else self._cursor()
+            if cursor is None or cursor == self._saved:
+                return
+            saving = asyncio.ensure_future(asyncio.to_thread(store.save, cursor))
+            try:
+                await asyncio.shield(saving)
+            finally:
+                # whoever goes on from there must not be overtaken by this
+                await asyncio.wait([saving])
+            self._saved = cursor
 
     # The server's side --------------------------------------------------------------------------------------------------
 
