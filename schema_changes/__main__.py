@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .diff.command import add_diff_arguments, add_snapshot_arguments
 from .errors import SchemaChangesError
 from .relay.arguments import add_arguments as add_relay_arguments
+from .serve.arguments import add_arguments as add_serve_arguments
 
 if TYPE_CHECKING:
     from .cursor import CursorStore
@@ -172,6 +173,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_relay_arguments(relay)
     _add_filters(relay)
+
+    serve = command(
+        "serve",
+        _serve,
+        "show schema changes in a browser, live, and offer them as Server-Sent Events",
+        "Serve a page with the changes, live and of the past, and the feed as Server-Sent Events whose ids are cursors:\n"
+        "an EventSource goes on exactly where it was.  On this machine only, unless a token or a reverse proxy guards it.",
+    )
+    add_serve_arguments(serve)
 
     check = command(
         "check",
@@ -465,6 +475,13 @@ def _relay(options: argparse.Namespace) -> int:
 def _printable(text: str) -> str:
     """Names are chosen by users: no control sequence of theirs may reach the terminal."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from .serve import command
+
+    with _connection(options, _only_database(options)) as (url, route):
+        return command.run(options, url, route)
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Self, Unpack
 
 from .cursor import Place, Position, digest
-from .errors import CannotListen, Unreachable, describe
+from .errors import CannotListen, SchemaChangesError, Unreachable, describe
 from .event import Reset, SchemaChange, from_log_row
 from .feed import CHANGES_SINCE, async_session, may_not_read, require, told
 from .listener import ListenOptions, listen
@@ -90,15 +90,18 @@ class Hub:
             task.cancel()
         await asyncio.wait(tasks)
 
-    async def follow(self, cursor: str | None = None, most: int = 1) -> AsyncGenerator[list[Event], None]:
+    async def follow(
+        self, cursor: str | None = None, most: int = 1, idle: float | None = None
+    ) -> AsyncGenerator[list[Event], None]:
         """Yield each change after `cursor` (from now on without one), once, for ever; and a `Reset` where nobody can tell.
 
-        They come as lists of at least one event and at most `most`: what there is, without waiting for more.  Each event's
-        cursor says where to go on after it, here or with `listen`.  Waits while the server is away, and raises what `listen`
-        raises when it is back and refuses.
+        They come as lists of at most `most` events: what there is, without waiting for more; after `idle` seconds without
+        any, an empty list.  Each event's cursor says where to go on after it, here or with `listen`.
+
+        Waits while the server is away, and raises what `listen` raises when it is back and refuses.  Ends with the hub.
         """
         cursor = self.cursor if cursor is None else cursor
-        while True:
+        while not self._task.cancelled():
             own = None
             number = self._after.get(cursor)
             if number is None:
@@ -109,7 +112,7 @@ class Hub:
                 if page.is_full:
                     continue
                 own = Position.parse(cursor)
-            while number >= self._first:
+            while number >= self._first and not self._task.cancelled():
                 events: list[Event] = []
                 while number < self._first + len(self._kept) and len(events) < most:
                     event = self._kept[number - self._first]
@@ -125,8 +128,8 @@ class Hub:
                 if events:
                     cursor = events[-1].cursor or cursor
                     yield events
-                elif number == self._first + len(self._kept):
-                    await self._wait()
+                elif number == self._first + len(self._kept) and not await self._news_within(idle):
+                    yield []
                 if own is not None and len(own.direct) >= _DIRECT:
                     break  # the log is read again, for a short cursor
 
@@ -156,18 +159,31 @@ class Hub:
         self._news.set()
         self._news = asyncio.Event()
 
-    async def _wait(self) -> None:
-        """For the next event; raises what ended the listener."""
-        if self._task.done():
+    async def _news_within(self, seconds: float | None) -> bool:
+        """Wait for the next event; raises what ended the listener."""
+        if self._task.done() and not self._task.cancelled():
             self._task.result()
-        await self._news.wait()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def ended(self) -> None:
+        """Wait for the end of the listener, and raise why."""
+        await asyncio.shield(self._task)
 
     async def _missed(self, cursor: str) -> _Page:
         """What the log has after the cursor."""
         if cursor not in self._reads:
             self._reads[cursor] = task = asyncio.create_task(self._read_until_answered(cursor))
             task.add_done_callback(lambda _: self._reads.pop(cursor))
-        return await asyncio.shield(self._reads[cursor])
+        task = self._reads[cursor]
+        await asyncio.wait([task])  # which goes on for the others when this one is cancelled
+        if task.cancelled():
+            raise SchemaChangesError("The hub is closed.")
+        return task.result()
 
     async def _read_until_answered(self, cursor: str) -> _Page:
         async with self._one:
@@ -205,14 +221,13 @@ class Hub:
             change = from_log_row(row, database=session.facts.database)
             if position is None or _is_told(change, position) or after.snapshot is None:
                 continue
-            txid, number = _row(change)
-            events.append(replace(change, cursor=position.at(Place(after.snapshot, number, txid))))
+            txid, row_id = _row(change)
+            events.append(replace(change, cursor=position.at(Place(after.snapshot, row_id, txid))))
         if kind == "reset":
             events.append(Reset(reason, fresh))
         elif events:
             events[-1] = replace(events[-1], cursor=str(after))
-        fresh = str(after)
-        return _Page(events, fresh, len(rows) >= _ROWS, number)
+        return _Page(events, str(after), len(rows) >= _ROWS, number)
 
 
 @dataclass(frozen=True, slots=True)

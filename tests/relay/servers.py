@@ -173,6 +173,20 @@ class Relay:
         return dict(json.loads(self.get("/status")[1]))
 
 
+class Serve(Relay):
+    """`schema-changes serve` as a process, on `port`."""
+
+    def __init__(self, *words: str | Path, env: dict[str, str] | None = None) -> None:
+        super().__init__(*words, env=env, command="serve")
+        self.port = free_port()
+        self.words = ["--bind", f"127.0.0.1:{self.port}", *self.words]
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.process.communicate()
+        return answers(self.metrics) and self.get("/status")[0] == 200
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

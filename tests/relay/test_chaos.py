@@ -21,9 +21,10 @@ from tests.support.postgres import Cluster
 class Writers:
     """Commit tables until stopped, through whatever happens to the server; `made` has those that were certainly committed."""
 
-    def __init__(self, url: str, number: int) -> None:
+    def __init__(self, url: str, number: int, pause: float = 0.1) -> None:
         self.made: set[str] = set()
         self._url = url
+        self._pause = pause
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._write, args=(index,)) for index in range(number)]
 
@@ -52,7 +53,7 @@ class Writers:
                         continue
                     connection.commit()
                     self.made |= {f"public.{name}" for name in some}
-                    time.sleep(chance.random() * 0.1)
+                    time.sleep(chance.random() * self._pause)
             time.sleep(0.05)
 
 
