@@ -351,7 +351,7 @@ class _Feed:
         async with self._saving:
             # the position is further than the consumer while something waits, or comes from an answer
             cursor = self._taken if self.ready or self._reading else self._cursor()
-            if cursor is None or cursor == self._saved:
+            if cursor is None or cursor == self.saved:
                 return
             saving = asyncio.ensure_future(asyncio.to_thread(store.save, cursor))
             try:
@@ -359,7 +359,7 @@ class _Feed:
             finally:
                 # whoever goes on from there must not be overtaken by this
                 await asyncio.wait([saving])
-            self._saved = cursor
+            self.saved = cursor
 
     # The server's side --------------------------------------------------------------------------------------------------
 
