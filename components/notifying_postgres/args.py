@@ -39,6 +39,8 @@ class DatabaseArgs(TypedDict):
     """The volume that holds the data; one that exists is used as it is. Default: `<container>-data`."""
     retain_data: NotRequired[bool]
     """Whether the volume stays when the database is removed from the stack. Default: true."""
+    upgrade: NotRequired[bool]
+    """Whether the data go on to the major version of a new `base_image`, in a volume of their own. Default: false, refused."""
     coolify: NotRequired[CoolifyArgs]
     """Has Coolify run the database, in its dashboard and with its backups. Default: a plain container."""
 
@@ -231,10 +233,11 @@ DATABASE_RULES: dict[str, Rule] = {
     "container_name": object_name,
     "volume_name": object_name,
     "retain_data": truth,
+    "upgrade": truth,
 }
 # What the program itself must know, and so cannot be an output.
-_PLAIN = {"private_key_file", "allow_unverified_host", "registry_image", "retain_data"}
-_COOLIFY_DECIDES = {"port", "memory", "shm_size", "container_name", "volume_name"}
+_PLAIN = {"private_key_file", "allow_unverified_host", "registry_image", "retain_data", "upgrade"}
+_COOLIFY_DECIDES = {"port", "memory", "shm_size", "container_name", "volume_name", "upgrade"}
 
 
 @dataclass(frozen=True)
@@ -253,6 +256,7 @@ class Database:
     named: frozenset[str]
     """Which of `container_name` and `volume_name` were given; the other is derived."""
     retain_data: bool
+    upgrade: bool
     coolify: CoolifyArgs | None
 
 
@@ -316,7 +320,9 @@ def read_database(name: str, key: str, args: DatabaseArgs) -> Database:
             raise InvalidArgument(f"{where}.coolify.{setting}", None, f"give the {setting} in Coolify, by uuid or by name")
 
     named = frozenset(setting for setting in ("container_name", "volume_name") if args.get(setting) is not None)
-    read = _read(f"{where}.", args, DATABASE_RULES, {"database_name": key, "user": "postgres", "retain_data": True})
+    read = _read(
+        f"{where}.", args, DATABASE_RULES, {"database_name": key, "user": "postgres", "retain_data": True, "upgrade": False}
+    )
     if read["password"] is not None:
         read["password"] = pulumi.Output.secret(read["password"])
     if "container_name" not in named:

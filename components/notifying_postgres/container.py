@@ -46,6 +46,16 @@ def provision_container(
         words = [database.volume_name, database.container_name]
         adopted = [host.run(f"{resource}-volume-is-free", "volume-is-free.sh", words, depends_on=after)]
 
+    # Of which version are the data? Asked, and where the database says so mended, while the old container is still there.
+    fitting = host.run(
+        f"{resource}-volume",
+        "volume.sh",
+        [database.container_name, volume.name, instance.image_id, "upgrade" if database.upgrade else "keep"],
+        delete=None if database.retain_data else ("remove-copies.sh", [volume.name]),
+        depends_on=[*after, volume, *adopted],
+    )
+    data = fitting.stdout.apply(str.strip)
+
     container = docker.Container(
         resource,
         name=database.container_name,
@@ -60,7 +70,7 @@ def provision_container(
             ]
         ),
         uploads=[docker.ContainerUploadArgs(file=PASSWORD_FILE, content=password, permissions="0400")],
-        volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path=DATA_DIRECTORY)],
+        volumes=[docker.ContainerVolumeArgs(volume_name=data, container_path=DATA_DIRECTORY)],
         ports=None
         if port is None
         else [
@@ -82,7 +92,7 @@ def provision_container(
         opts=pulumi.ResourceOptions(
             parent=parent,
             provider=host.provider,
-            depends_on=[*host.ready, *adopted],
+            depends_on=[*host.ready, fitting],
             delete_before_replace=True,  # two containers cannot have the name, nor two servers the data
             # The file is read at the first start only. Later `converge` sets the password, without a restart.
             ignore_changes=["uploads", *([] if "container_name" in database.named else ["name"])],
@@ -90,4 +100,4 @@ def provision_container(
     )
 
     server = Server(instance, database, password, container=container.id, container_name=container.name)
-    return server.provisioned(volume.name, server.check(after=server.converge(after=container)))
+    return server.provisioned(data, server.check(after=server.converge(after=container)))

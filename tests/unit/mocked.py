@@ -56,6 +56,9 @@ class _Mocks(pulumi.runtime.Mocks):
                     "image": "sha256:1234\n",
                     "check": CHECK_RESULT,
                     "seed": "f00d",
+                    "volume": args.inputs["create"].rpartition("volume.sh")[2].split()[1] + "\n"
+                    if args.name.endswith("-volume")
+                    else "",
                     "registry": "127.0.0.1:16/x:16-1\n",
                 }.get(suffix, "ENGINE\n")
         elif args.typ not in (

@@ -27,7 +27,7 @@ def program(**args: Any) -> Callable[[], Any]:
 def test_one_local_database_is_an_image_a_volume_a_container_a_converge_and_a_check(deploy: Callable[..., Deployment]) -> None:
     made = deploy(program(databases={"app": {"password": "s3cret"}}))
 
-    assert made.of_type("local:Command") == ["pg-app-check", "pg-app-converge", "pg-image", "pg-preflight"]
+    assert made.of_type("local:Command") == ["pg-app-check", "pg-app-converge", "pg-app-volume", "pg-image", "pg-preflight"]
     assert made.of_type("remote:Command") == made.of_type("CopyToRemote") == []
     assert made.of_type("Volume") == ["pg-app-data"]
     assert made.of_type("Container") == ["pg-app"]
@@ -38,7 +38,7 @@ def test_a_remote_host_gets_the_scripts_and_runs_them(deploy: Callable[..., Depl
     made = deploy(program(databases={"app": {}}, **SSH))
 
     assert made.of_type("local:Command") == [
-        *("pg-app-check", "pg-app-converge", "pg-context", "pg-image", "pg-password-seed", "pg-preflight")
+        *("pg-app-check", "pg-app-converge", "pg-app-volume", "pg-context", "pg-image", "pg-password-seed", "pg-preflight")
     ]
     for name in ("pg-context", "pg-image", "pg-app-converge"):
         assert made.resources[name].inputs["create"].startswith("ssh -F none -i")
@@ -64,7 +64,8 @@ def test_the_build_comes_before_the_container_and_the_check_comes_last(deploy: C
     assert {"pg-preflight"} <= made.resources["pg-context"].depends_on
     assert {"pg-preflight", "pg-context"} <= made.resources["pg-image"].depends_on
     assert {"pg-preflight"} <= made.resources["pg-app-data"].depends_on
-    assert {"pg-image", "pg-app-data"} <= made.resources["pg-app"].depends_on
+    assert {"pg-image", "pg-app-data"} <= made.resources["pg-app-volume"].depends_on
+    assert {"pg-image", "pg-app-volume"} <= made.resources["pg-app"].depends_on
     assert {"pg-app"} <= made.resources["pg-app-converge"].depends_on
     assert {"pg-app-converge"} <= made.resources["pg-app-check"].depends_on
 

@@ -1,0 +1,78 @@
+"""The life of a stack over the years, with the Pulumi CLI: the next major version, and back."""
+
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.support.docker import docker
+from tests.support.sshd import Sshd
+from tests.support.stack import Stack
+from tests.years.conftest import base_image
+
+pytestmark = pytest.mark.needs("docker", "pulumi", "sshd")
+
+
+def test_a_major_version_is_refused_then_asked_for_then_taken_back(stack: Stack, sshd: Sshd) -> None:
+    stack.config |= sshd.config | {"baseImage": base_image(16)}
+    stack.up()
+    stack.sql("CREATE TABLE kept AS SELECT 42 AS answer")
+    ((cursor,),) = stack.sql("SELECT cursor FROM schema_notifications.changes_since()")
+    before = stack.container()
+
+    stack.config["baseImage"] = base_image(17)
+    said = stack.up(fails=True)
+    assert "were written by PostgreSQL 16; this image has PostgreSQL 17" in said
+    assert stack.container()["Id"] == before["Id"]
+    assert stack.container()["State"]["StartedAt"] == before["State"]["StartedAt"]
+    assert stack.sql("SELECT answer FROM kept") == [(42,)]
+
+    stack.config["databases"]["app"] = {"upgrade": True}
+    stack.up()
+    assert stack.sql("SELECT answer, current_setting('server_version_num')::int / 10000 FROM kept") == [(42, 17)]
+    assert stack.sql(f"SELECT kind FROM schema_notifications.changes_since('{cursor}')") == [("reset",)]
+    app = stack.outputs()["databases"]["app"]
+    assert app["volume_name"] == f"{stack.name}-app-data-17"
+    assert app["check"]["server_version"].startswith("17")
+    assert docker("volume", "ls", "-q", "--filter", f"name={stack.name}-app-data").split() == [
+        f"{stack.name}-app-data",
+        f"{stack.name}-app-data-17",
+    ]
+    stack.up_changes_nothing()
+
+    stack.config["baseImage"] = base_image(16)
+    said = stack.up()
+    assert f"What was written since the upgrade is on the volume {stack.name}-app-data-17" in said
+    assert stack.sql("SELECT answer, current_setting('server_version_num')::int / 10000 FROM kept") == [(42, 16)]
+
+
+def test_a_cli_that_is_killed_during_the_copy(stack: Stack, sshd: Sshd) -> None:
+    stack.config |= sshd.config | {"baseImage": base_image(16), "databases": {"app": {"upgrade": True, "retainData": False}}}
+    stack.up()
+    stack.sql("CREATE TABLE kept AS SELECT 42 AS answer")
+    stack.config["baseImage"] = base_image(17)
+    stack.preview()  # which writes the configuration
+    words = [
+        "pulumi",
+        "up",
+        "--yes",
+        "--skip-preview",
+        "--stack",
+        stack.name,
+        "--non-interactive",
+        "--config-file",
+        str(stack.config_file),
+    ]
+    with subprocess.Popen(words, cwd=stack.program, env=stack.env, stdout=subprocess.DEVNULL, start_new_session=True) as cli:
+        while not docker("ps", "-q", "--filter", f"name={stack.name}-app-upgrade-from"):
+            assert cli.poll() is None
+            time.sleep(0.05)
+        cli.send_signal(signal.SIGKILL)
+    stack.run("cancel", "--yes")
+
+    stack.up()
+    assert stack.sql("SELECT answer, current_setting('server_version_num')::int / 10000 FROM kept") == [(42, 17)]
+    stack.up_changes_nothing()
+    stack.destroy()
+    assert docker("volume", "ls", "-q", "--filter", f"name={stack.name}") == ""
