@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from notifying_postgres import NotifyingPostgres
-from notifying_postgres.coolify.plugin import PACKAGE, VERSION, schema
+from notifying_postgres.plugin import PACKAGE, VERSION, schema
 from pulumi.provider.experimental.component import ComponentProvider
 
 

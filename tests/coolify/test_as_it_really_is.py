@@ -10,11 +10,13 @@ import httpx
 import psycopg
 import pytest
 from notifying_postgres.coolify.client import Coolify, CoolifyError
-from notifying_postgres.coolify.database import Incomplete, Refused
-from notifying_postgres.coolify.handlers import DatabaseHandler
+from notifying_postgres.coolify.database import Refused
+from notifying_postgres.coolify.provided import Database
+from notifying_postgres.provider import HalfDone
+from notifying_postgres.provider import Refusal as Refusing
 
 from tests.coolify.fixtures import Deploy, Registry
-from tests.coolify.test_database import arguments, connect, started
+from tests.coolify.test_database import arguments, changes, connect, started
 from tests.support.coolify import FakeCoolify, Refusal
 from tests.support.docker import docker
 
@@ -64,7 +66,7 @@ def test_a_tag_that_does_not_exist_fails_at_every_phase_of_the_minute(
     missing = arguments(f"{registry.reference.partition('@')[0]}-missing", startTimeout=25)
     for phase in (0.0, 0.5, 0.95):
         at_phase(fake, phase)
-        with pytest.raises(Incomplete, match="runs again with the image before"):
+        with pytest.raises(HalfDone, match="runs again with the image before"):
             deploy.databases.update(database, state, missing)
         assert inspect(database, "{{.State.Running}} {{.Config.Image}}") == f"true {registry.reference}"
         assert fake.databases[database].fields["image"] == registry.reference
@@ -94,7 +96,7 @@ def test_what_runs_is_left_alone_whatever_the_stale_word(deploy: Deploy, fake: F
     for known in (state, {}):
         read = deploy.databases.read(database, known, inputs if known else {})
         assert read is not None
-        assert DatabaseHandler().differences(read[0], read[1]) == ([], [])
+        assert changes(read[0], read[1]) == set()
         assert deploy.databases.update(database, read[0], inputs)["ready"] is True
     assert inspect(database, "{{.Id}} {{.State.StartedAt}}") == before
     assert started(fake) == [f"/databases/{database}/start"]
@@ -109,7 +111,7 @@ def test_what_is_gone_is_started_whatever_the_stale_word(deploy: Deploy, fake: F
     assert fake.databases[database].status == "running:healthy"
     read = deploy.databases.read(database, state, inputs)
     assert read is not None
-    assert DatabaseHandler().differences(read[0], inputs)[0] == ["ready"]
+    assert changes(read[0], inputs) == {"ready"}
     fake.healthy_by_itself = True
     assert deploy.databases.update(database, read[0], inputs)["ready"] is True
     assert inspect(database, "{{.State.Running}}") == "true"
@@ -136,14 +138,14 @@ def test_a_start_whose_answer_is_lost_is_not_sent_again(deploy: Deploy, fake: Fa
 
 def test_the_next_deploy_does_not_start_again_what_is_starting(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
     fake.healthy_by_itself = False
-    with pytest.raises(Incomplete) as caught:
+    with pytest.raises(HalfDone) as caught:
         deploy.databases.create(arguments(registry.reference, startTimeout=150))
     fake.settle()
     fake.healthy_by_itself = True
-    before = inspect(caught.value.uuid, "{{.Id}}")
-    state = deploy.databases.update(caught.value.uuid, caught.value.state, arguments(registry.reference))
+    before = inspect(caught.value.id, "{{.Id}}")
+    state = deploy.databases.update(caught.value.id, caught.value.state, arguments(registry.reference))
     assert state["ready"] is True
-    assert inspect(caught.value.uuid, "{{.Id}}") == before
+    assert inspect(caught.value.id, "{{.Id}}") == before
     assert len(started(fake)) == 1
 
 
@@ -175,7 +177,7 @@ def test_another_public_port_takes_effect(deploy: Deploy, fake: FakeCoolify, reg
     fake._stop_proxy(fake.databases[database])
     read = deploy.databases.read(database, state, timeout)
     assert read is not None
-    assert DatabaseHandler().differences(read[0], timeout)[0] == ["publicPort"]
+    assert changes(read[0], timeout) == {"publicPort"}
     state = deploy.databases.update(database, read[0], timeout)
     assert published(ports[1], state["password"]) == "(1,)"
 
@@ -187,10 +189,10 @@ def test_another_public_port_takes_effect(deploy: Deploy, fake: FakeCoolify, reg
 def test_a_port_that_is_taken_is_told(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(Incomplete, match=rf"{port} .*127\.0\.0\.1.* taken") as caught:
+        with pytest.raises(HalfDone, match=rf"{port} .*127\.0\.0\.1.* taken") as caught:
             deploy.databases.create(arguments(registry.reference, publicPort=port))
-        assert inspect(caught.value.uuid, "{{.State.Running}}") == "true", "the database itself is there"
-    state = deploy.databases.update(caught.value.uuid, caught.value.state, arguments(registry.reference, publicPort=port))
+        assert inspect(caught.value.id, "{{.State.Running}}") == "true", "the database itself is there"
+    state = deploy.databases.update(caught.value.id, caught.value.state, arguments(registry.reference, publicPort=port))
     assert published(port, state["password"]) == "(1,)"
     assert len(started(fake)) == 1
 
@@ -200,7 +202,7 @@ def test_a_proxy_that_does_not_come_up_is_told(
 ) -> None:
     """As without its image: Coolify answers 200, and takes the setting back by itself."""
     monkeypatch.setattr(fake, "_start_proxy", lambda database: database.fields.update(is_public=False))
-    with pytest.raises(Incomplete, match=rf"Coolify took .*{fake_port} back"):
+    with pytest.raises(HalfDone, match=rf"Coolify took .*{fake_port} back"):
         deploy.databases.create(arguments(registry.reference, publicPort=fake_port))
 
 
@@ -217,7 +219,7 @@ def test_values_stored_otherwise_are_no_change(deploy: Deploy, fake: FakeCoolify
     for _ in range(2):
         read = deploy.databases.read(database, state, inputs)
         assert read is not None
-        assert DatabaseHandler().differences(read[0], inputs) == ([], [])
+        assert changes(read[0], inputs) == set()
         state = deploy.databases.update(database, read[0], inputs)
     assert len(started(fake)) == 1
 
@@ -242,8 +244,9 @@ def test_values_stored_otherwise_are_no_change(deploy: Deploy, fake: FakeCoolify
 )
 def test_values_that_coolify_would_change_are_refused(key: str, value: Any, sentence: str) -> None:
     inputs = {"image": "x:16", "project": "p", "environment": "e", "server": "s", key: value}
-    found = DatabaseHandler().check("orders", inputs, set())[1]
-    assert [sentence in problem for _, problem in found] == [True], found
+    with pytest.raises(Refusing) as refused:
+        Database().check("orders", {}, inputs)
+    assert [sentence in problem for _, problem in refused.value.problems] == [True], refused.value
 
 
 @pytest.mark.usefixtures("without_engine")

@@ -8,8 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 from notifying_postgres.coolify.client import Coolify, CoolifyError
-from notifying_postgres.coolify.database import Databases, Incomplete, Refused
-from notifying_postgres.coolify.handlers import DatabaseHandler
+from notifying_postgres.coolify.database import Databases, Refused
+from notifying_postgres.coolify.provided import Database
+from notifying_postgres.provider import HalfDone
 
 from tests.coolify.fixtures import Deploy, Registry
 from tests.support.coolify import FakeCoolify, Refusal
@@ -20,9 +21,12 @@ GOOD: dict[str, Any] = {"project": "shop", "environment": "production", "server"
 
 def arguments(image: str, **more: Any) -> dict[str, Any]:
     """Arguments as the engine hands them on: completed and checked."""
-    inputs, problems = DatabaseHandler().check("orders", {**GOOD, "image": image, **more}, set())
-    assert problems == []
-    return inputs
+    return Database().check("orders", {}, {**GOOD, "image": image, **more})
+
+
+def changes(state: dict[str, Any], inputs: dict[str, Any]) -> set[str]:
+    """What a deploy would change."""
+    return Database().diff({}, state, inputs).update
 
 
 def connect(container: str, password: str, database: str = "postgres", user: str = "postgres") -> psycopg.Connection:
@@ -92,7 +96,7 @@ def test_created_checked_started_and_it_notifies(deploy: Deploy, fake: FakeCooli
     read = deploy.databases.read(database, state, inputs)
     assert read is not None
     assert read[1] == inputs
-    assert DatabaseHandler().differences(read[0], inputs) == ([], [])
+    assert changes(read[0], inputs) == set()
 
 
 def test_a_rebuilt_image_reaches_it_and_the_data_stays(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
@@ -124,7 +128,7 @@ def test_a_rebuilt_image_reaches_it_and_the_data_stays(deploy: Deploy, fake: Fak
 def test_an_image_that_cannot_be_pulled_makes_way_for_the_one_before(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
     database, state = deploy.databases.create(arguments(registry.reference))
     missing = registry.reference + "-missing"
-    with pytest.raises(Incomplete, match=f"It runs again with the image before, {registry.reference}") as caught:
+    with pytest.raises(HalfDone, match=f"It runs again with the image before, {registry.reference}") as caught:
         deploy.databases.update(database, state, arguments(missing, startTimeout=60))
     assert f"docker pull {missing}" in str(caught.value)
     assert docker("inspect", "--format", "{{.Config.Image}} {{.State.Running}}", database) == f"{registry.reference} true"
@@ -136,19 +140,19 @@ def test_an_image_that_cannot_be_pulled_makes_way_for_the_one_before(deploy: Dep
 def test_a_first_start_that_fails_says_why_and_goes_on_later(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
     missing = f"127.0.0.1:{registry.port}/absent:16"
     with pytest.raises(
-        Incomplete, match=r"it is exited:unhealthy\. The next .* Its container does not run\. Most often .* pulled"
+        HalfDone, match=r"it is exited:unhealthy\. The next .* Its container does not run\. Most often .* pulled"
     ) as caught:
         deploy.databases.create(arguments(missing, startTimeout=20))
     fake.settle()
     assert fake.errors, "the fake did not try to pull"
-    state = deploy.databases.update(caught.value.uuid, caught.value.state, arguments(registry.reference))
+    state = deploy.databases.update(caught.value.id, caught.value.state, arguments(registry.reference))
     assert state["ready"] is True
-    assert list(fake.databases) == [caught.value.uuid]
+    assert list(fake.databases) == [caught.value.id]
 
 
 def test_a_database_that_stays_unhealthy_shows_its_log(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
     fake.healthy_by_itself = False
-    with pytest.raises(Incomplete, match=r"(?s)last lines of its log:.*database system is ready"):
+    with pytest.raises(HalfDone, match=r"(?s)last lines of its log:.*database system is ready"):
         deploy.databases.create(arguments(registry.reference, startTimeout=150))
 
 
@@ -156,7 +160,7 @@ def test_a_wrong_mount_is_never_started(
     deploy: Deploy, fake: FakeCoolify, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fake, "_patch_storage", lambda uuid, body: {})  # accepted and ignored
-    with pytest.raises(Incomplete, match=r"keeps the mount .* it was not started"):
+    with pytest.raises(HalfDone, match=r"keeps the mount .* it was not started"):
         deploy.databases.create(arguments(registry.reference))
     assert started(fake) == []
     assert not any(command.startswith("docker run") for command in fake.commands)
@@ -175,7 +179,7 @@ def test_a_running_database_with_a_wrong_mount_is_not_touched(deploy: Deploy, fa
     fake.settle()
     read = deploy.databases.read(database, {}, {})
     assert read is not None
-    with pytest.raises(Incomplete, match="Dump it with pg_dumpall"):
+    with pytest.raises(HalfDone, match="Dump it with pg_dumpall"):
         deploy.databases.update(database, read[0], arguments(registry.reference, limitsMemory="300m"))
     assert started(fake) == []
 
@@ -207,7 +211,7 @@ def test_drift_is_seen_and_mended(deploy: Deploy, fake: FakeCoolify, registry: R
     read = deploy.databases.read(database, state, inputs)
     assert read is not None
     # What no argument speaks of, such as the limit, is left to the dashboard.
-    assert DatabaseHandler().differences(read[0], inputs) == (["description", "tags", "backups", "ready"], [])
+    assert changes(read[0], inputs) == {"description", "tags", "backups", "ready"}
     assert read[1]["description"] == "by hand"
     assert read[1]["backups"] == [{"frequency": "daily", "keepDays": 1}]
 
@@ -230,7 +234,7 @@ def test_adopting_finds_the_arguments(deploy: Deploy, fake: FakeCoolify) -> None
     assert read is not None
     expected = {key: value for key, value in inputs.items() if key != "startTimeout"}
     assert read[1] == expected
-    assert DatabaseHandler().differences(read[0], expected) == ([], [])
+    assert changes(read[0], expected) == set()
     assert deploy.databases.update(database, read[0], expected)["ready"] is True
     assert len(started(fake)) == 1
 
@@ -269,15 +273,15 @@ def test_variables_reach_the_container_before_its_first_start(deploy: Deploy, fa
     with connect(database, state["password"]) as connection:
         assert connection.execute("SHOW data_checksums").fetchone() == ("on",)
     assert deploy.databases.read(database, state, inputs) == (state, inputs)
-    assert DatabaseHandler().differences(state, inputs) == ([], [])
+    assert changes(state, inputs) == set()
 
     # One is changed, one taken away, one added; a failure on the way is gone over again by the next deploy.
     inputs = arguments(registry.reference, environmentVariables={"SECRET": "two", "NEW": "n"})
     fake.abilities.remove("write")
-    with pytest.raises(Incomplete, match="ability 'write'") as caught:
+    with pytest.raises(HalfDone, match="ability 'write'") as caught:
         deploy.databases.update(database, state, inputs)
     fake.abilities.add("write")
-    assert DatabaseHandler().differences(caught.value.state, inputs)[0] == ["environmentVariables", "ready"]
+    assert changes(caught.value.state, inputs) == {"environmentVariables", "ready"}
     state = deploy.databases.update(database, caught.value.state, inputs)
     environment = docker("inspect", "--format", "{{json .Config.Env}}", database)
     assert '"SECRET=two"' in environment
@@ -290,7 +294,7 @@ def test_variables_reach_the_container_before_its_first_start(deploy: Deploy, fa
     row.variables = [one for one in row.variables if one["key"] != "NEW"]
     read = deploy.databases.read(database, state, inputs)
     assert read is not None
-    assert DatabaseHandler().differences(read[0], inputs)[0] == ["environmentVariables"]
+    assert changes(read[0], inputs) == {"environmentVariables"}
     assert "two" not in str(deploy.log)
 
 
@@ -299,10 +303,10 @@ def test_what_was_taken_away_is_not_forgotten_when_a_deploy_fails(deploy: Deploy
     database, state = deploy.databases.create(arguments("127.0.0.1:1/x:16", limitsMemory="1g", postgresPassword="first"))
     fake.abilities.remove("write")
     inputs = arguments("127.0.0.1:1/x:16", postgresPassword="second")
-    with pytest.raises(Incomplete) as caught:
+    with pytest.raises(HalfDone) as caught:
         deploy.databases.update(database, state, inputs)
     fake.abilities.add("write")
-    assert "limitsMemory" in DatabaseHandler().differences(caught.value.state, inputs)[0]
+    assert "limitsMemory" in changes(caught.value.state, inputs)
     deploy.databases.update(database, caught.value.state, inputs)
     fields = fake.databases[database].fields
     assert (fields["limits_memory"], fields["postgres_password"]) == ("0", "second")
@@ -329,7 +333,7 @@ def test_backups_are_created_changed_and_removed(deploy: Deploy, fake: FakeCooli
     row.backups[0]["s3_storage_id"] = 2
     read = deploy.databases.read(database, state, inputs)
     assert read is not None
-    assert DatabaseHandler().differences(read[0], inputs)[0] == ["backups"]
+    assert changes(read[0], inputs) == {"backups"}
     state = deploy.databases.update(database, read[0], inputs)
     assert row.backups[0]["s3_storage_id"] == 1
 
@@ -389,7 +393,7 @@ def test_several_destinations_need_a_name(deploy: Deploy, fake: FakeCoolify) -> 
     fake.destinations["server-one"].append({"uuid": "destination-b", "name": "private", "network": "private"})
     with pytest.raises(CoolifyError, match="multiple destinations"):
         deploy.databases.create(arguments("x:16"))
-    with pytest.raises(Incomplete):
+    with pytest.raises(HalfDone):
         deploy.databases.create(arguments("127.0.0.1:1/x:16", destination="private", startTimeout=10))
     assert next(iter(fake.databases.values())).destination["uuid"] == "destination-b"
 
@@ -397,7 +401,7 @@ def test_several_destinations_need_a_name(deploy: Deploy, fake: FakeCoolify) -> 
 @pytest.mark.parametrize("missing", ["read", "write", "deploy"])
 def test_a_token_that_may_not_is_told_so(fake: FakeCoolify, missing: str) -> None:
     fake.abilities = {"read", "write", "deploy"} - {missing}
-    with Coolify(fake.url, fake.token) as coolify, pytest.raises((CoolifyError, Incomplete), match=f"ability '{missing}'"):
+    with Coolify(fake.url, fake.token) as coolify, pytest.raises((CoolifyError, HalfDone), match=f"ability '{missing}'"):
         Databases(coolify, lambda line: None).create(arguments("x:16"))
 
 
@@ -427,6 +431,6 @@ def test_a_busy_coolify_is_asked_again(fake: FakeCoolify) -> None:
 
 def test_cancelling_ends_the_waiting(fake: FakeCoolify) -> None:
     begun = time.monotonic()
-    with Coolify(fake.url, fake.token) as coolify, pytest.raises(Incomplete):
+    with Coolify(fake.url, fake.token) as coolify, pytest.raises(HalfDone):
         Databases(coolify, lambda line: None, cancelled=lambda: True).create(arguments("127.0.0.1:1/x:16"))
     assert time.monotonic() - begun < 5

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from notifying_postgres.component import NotifyingPostgres
-from notifying_postgres.coolify.plugin import Plugin
+from notifying_postgres.plugin import Plugin
 
 from tests.coolify.fixtures import Registry
 from tests.support import REPOSITORY
@@ -121,7 +121,7 @@ def test_a_deploy_that_fails_goes_on_where_it_stopped(program: Stack, fake: Fake
 
 
 def test_the_schema_has_the_resources_and_marks_secrets() -> None:
-    schema = json.loads(Plugin([NotifyingPostgres], "127.0.0.1:1").provider.schema or "")
+    schema = json.loads(Plugin([NotifyingPostgres], "127.0.0.1:1").schema)
     database = schema["resources"]["notifying-postgres:index:CoolifyDatabase"]
     assert schema["resources"]["notifying-postgres:index:NotifyingPostgres"]["isComponent"]
     assert {key for key, one in database["properties"].items() if one.get("secret")} == {

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from notifying_postgres.coolify import rules
-from notifying_postgres.coolify.handlers import DatabaseHandler, PasswordHandler
+from notifying_postgres.coolify.provided import Database, Password
+from notifying_postgres.provider import UNKNOWN, Refusal
 from notifying_postgres.coolify.registry import pullable_name, registry_port
 
 from tests.support.coolify import mount_by_expression
@@ -16,18 +17,25 @@ GOOD: dict[str, Any] = {"image": "127.0.0.1:16/pg:16-0123", "project": "p", "env
 
 
 def problems(**inputs: Any) -> dict[str, str]:
-    return dict(DatabaseHandler().check("orders", {**GOOD, **inputs}, set())[1])
+    try:
+        Database().check("orders", {}, {**GOOD, **inputs})
+    except Refusal as refusal:
+        return dict(refusal.problems)
+    return {}
 
 
 def test_what_is_good_is_completed() -> None:
-    inputs, found = DatabaseHandler().check("orders", GOOD, set())
-    assert found == []
+    inputs = Database().check("orders", {}, GOOD)
     assert inputs == {**GOOD, "name": "orders", "mountPath": "/var/lib/postgresql/data"}
 
 
 def test_what_is_missing_is_named_unless_it_is_only_unknown() -> None:
-    assert {key for key, _ in DatabaseHandler().check("orders", {}, {"image"})[1]} == {"project", "environment", "server"}
-    assert {key for key, _ in PasswordHandler().check("x", {}, {"database"})[1]} == {"password"}
+    with pytest.raises(Refusal) as refused:
+        Database().check("orders", {}, {"image": UNKNOWN})
+    assert {key for key, _ in refused.value.problems} == {"project", "environment", "server"}
+    with pytest.raises(Refusal) as refused:
+        Password().check("x", {}, {"database": UNKNOWN})
+    assert {key for key, _ in refused.value.problems} == {"password"}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from notifying_postgres import NotifyingPostgres
-from notifying_postgres.coolify.plugin import PACKAGE, VERSION, schema
 from notifying_postgres.errors import camel_case
+from notifying_postgres.plugin import PACKAGE, VERSION, schema
 from pulumi.provider.experimental.component import ComponentProvider
 
 from tests.support import REPOSITORY
@@ -116,6 +116,6 @@ def test_the_api_page_is_up_to_date() -> None:
 
 
 def test_the_version_is_in_one_place() -> None:
-    assert 'path = "components/notifying_postgres/coolify/plugin.py"' in (REPOSITORY / "pyproject.toml").read_text()
+    assert 'path = "components/notifying_postgres/plugin.py"' in (REPOSITORY / "pyproject.toml").read_text()
     assert importlib.metadata.version(PACKAGE) == VERSION
     assert f"## {VERSION}\n" in (REPOSITORY / "CHANGELOG.md").read_text()

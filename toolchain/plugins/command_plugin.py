@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import IO, Any, ClassVar, cast
 
-from protocol import (
+from stand_in import (
     ARCHIVE,
     ASSET,
     SIGNATURE,
@@ -63,8 +63,8 @@ def run(call: Call, argv: list[str], shown: str, inputs: Values, extra_env: Valu
     )
     _running.add(process)
     try:
-        stdout = Lines(process.stdout, both, call.log if show_stdout else None)
-        stderr = Lines(process.stderr, both, call.log if show_stderr else None)
+        stdout = Lines(process.stdout, both, call.show if show_stdout else None)
+        stderr = Lines(process.stderr, both, call.show if show_stderr else None)
         feed(process, (inputs.get("stdin") or "").encode())
         output = {"stdout": stdout.text(), "stderr": stderr.text()}
         process.wait()
@@ -273,7 +273,7 @@ class SshConnection:
                 if -1 < limit <= attempts:
                     where = f"{self.settings['user']}@{self.settings['host']}:{self.settings['port']}"
                     raise RuntimeError(f"ssh {where}: after {attempts} failed attempts: {error}")
-                call.log(f"Dial {attempts}/{'inf' if limit == -1 else limit} failed: retrying")
+                call.show(f"Dial {attempts}/{'inf' if limit == -1 else limit} failed: retrying")
                 time.sleep(pause)
                 pause = min(pause * 1.5, 5)
 

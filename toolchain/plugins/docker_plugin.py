@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from protocol import UNKNOWN, Call, Difference, HalfDone, Plugin, Refusal, Resource, Values, changed, has_unknown, unique
+from stand_in import UNKNOWN, Call, Difference, HalfDone, Plugin, Refusal, Resource, Values, changed, has_unknown, unique
 
 MIB = 1024 * 1024
 IN_USE_PATIENCE = 30  # seconds for a volume or network to become free
@@ -236,7 +236,7 @@ class Volume(DockerResource):
     def state(self, volume: Values, inputs: Values) -> Values:
         return inputs | {"name": volume["Name"], "driver": volume["Driver"], "mountpoint": volume["Mountpoint"]}
 
-    def read(self, identity: str, state: Values, inputs: Values) -> tuple[Values, Values] | None:
+    def read(self, call: Call, identity: str, state: Values, inputs: Values) -> tuple[Values, Values] | None:
         volume = self.docker.find(f"/volumes/{quote(identity)}")
         if volume is None:
             return None
@@ -296,7 +296,7 @@ class Network(DockerResource):
         }
         return inputs | outputs | {"name": network["Name"], "ipamConfigs": configs}
 
-    def read(self, identity: str, state: Values, inputs: Values) -> tuple[Values, Values] | None:
+    def read(self, call: Call, identity: str, state: Values, inputs: Values) -> tuple[Values, Values] | None:
         network = self.docker.find(f"/networks/{quote(identity)}")
         return (
             None
@@ -476,7 +476,7 @@ class Container(DockerResource):
         unset = {"envs": config["Env"] or [], "labels": map_to_labels(config["Labels"])}
         return unset | inputs | outputs
 
-    def read(self, identity: str, state: Values, inputs: Values) -> tuple[Values, Values] | None:
+    def read(self, call: Call, identity: str, state: Values, inputs: Values) -> tuple[Values, Values] | None:
         container = self.docker.find(f"/containers/{quote(identity)}/json")
         if container is None:
             return None

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from ..provider import HalfDone
 from . import rules
 from .client import Coolify, CoolifyError
 from .container import Container, running_container, who_answers
@@ -31,19 +32,6 @@ _LONGEST_PUBLISHING = 60.0
 
 class Refused(Exception):
     """What is refused, and what to do instead, in a sentence. Nothing was changed."""
-
-
-class Incomplete(Exception):
-    """The database exists in Coolify, but is not as it should be: the state so far must be kept.
-
-    :ivar uuid: the database's.
-    :ivar state: what is known of it.
-    """
-
-    def __init__(self, uuid: str, state: State, reason: str) -> None:
-        super().__init__(reason)
-        self.uuid = uuid
-        self.state = state
 
 
 class Databases:
@@ -116,7 +104,7 @@ class Databases:
 
         :returns: its uuid and its state.
         :raises Refused: when nothing was created.
-        :raises Incomplete: when it was created and something failed afterwards.
+        :raises HalfDone: when it was created and something failed afterwards.
         """
         place = self.place(inputs)
         # The public port comes last: its proxy looks the container up.
@@ -162,7 +150,7 @@ class Databases:
         """Brings an existing database to what the arguments say, and restarts it only when that is needed.
 
         :raises Refused: when that would need another database.
-        :raises Incomplete: when something failed on the way.
+        :raises HalfDone: when something failed on the way.
         """
         return self._converge(uuid, inputs, {**state, **self.refuse_another(uuid, state, inputs)})
 
@@ -298,7 +286,7 @@ class Databases:
             return self._outputs(uuid, state, self._existing(uuid))
         except (CoolifyError, Refused) as error:
             # What was taken out of the arguments may still be in Coolify: kept here, it makes a difference for the next deploy.
-            raise Incomplete(uuid, before | state, str(error)) from error
+            raise HalfDone(uuid, before | state, str(error)) from error
 
     def _ensure_mount(self, uuid: str, inputs: Mapping[str, Any], state: State) -> None:
         """Makes sure that the data lies in the volume, before a start that would put it elsewhere."""
