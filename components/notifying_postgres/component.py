@@ -52,7 +52,9 @@ class NotifyingPostgres(pulumi.ComponentResource):
         instance = Instance(name, host, image_id, parent=self)
         pullable = None
         if any(database.coolify for database in given.databases):
-            pullable = push_to_loopback_registry(instance, given.image, build, registry_image=given.registry_image)
+            pullable = push_to_loopback_registry(
+                instance, given.image, given.base_image, build, registry_image=given.registry_image
+            )
 
         generated = GeneratedPasswords(name, parent=self)
         provisioned: dict[str, Provisioned] = {}
@@ -64,7 +66,13 @@ class NotifyingPostgres(pulumi.ComponentResource):
             if database.coolify and pullable:
                 reference, pushed = pullable
                 provisioned[database.key] = provision_in_coolify(
-                    instance, database, password=password, reference=reference, pushed=pushed, after=after
+                    instance,
+                    database,
+                    password=password,
+                    reference=reference,
+                    base_image=given.base_image,
+                    pushed=pushed,
+                    after=after,
                 )
             else:
                 provisioned[database.key] = provision_container(

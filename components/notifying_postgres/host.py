@@ -30,12 +30,14 @@ class Host(ABC):
     :ivar url: ``ssh://user@address:port``, or None for this machine.
     :ivar provider: the docker provider for resources on this host.
     :ivar ready: what others depend on: the preflight ran on the host and found Docker there, and the scripts are there.
+    :ivar docker: the command line of `docker` there, for a program on this machine.
     :ivar check: the shell command that checks a database on this host, but for the arguments that say which database.
     """
 
     url: pulumi.Output[str] | None
     provider: docker.Provider
     ready: list[pulumi.Resource]
+    docker: pulumi.Output[str]
     check: pulumi.Output[str]
 
     def __init__(self, parent: pulumi.Resource) -> None:
@@ -78,6 +80,7 @@ class LocalHost(Host):
 
     def __init__(self, name: str, network: pulumi.Input[str] | None, parent: pulumi.Resource) -> None:
         super().__init__(parent)
+        self.docker = pulumi.Output.from_input("docker")
         self.check = pulumi.Output.from_input(f"{workstation.python()} {_CHECK}")
         self.provider = docker.Provider(f"{name}-docker", opts=pulumi.ResourceOptions(parent=parent))
         where = pulumi.Output.from_input("this machine")
@@ -129,6 +132,7 @@ class SshHost(Host):
         )
         # As one text: each Output.all would make an output of each element of a list.
         self._ssh = pulumi.Output.all(options, address).apply(lambda both: shlex.join(["ssh", *both[0], *both[1].words]))
+        self.docker = self._ssh.apply(lambda ssh: f"{ssh} docker")
         way = pulumi.Output.all(self.url, options).apply(
             lambda both: shlex.join(["--ssh", both[0], *(f"--ssh-option={option}" for option in both[1])])
         )

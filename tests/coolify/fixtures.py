@@ -20,10 +20,12 @@ from tests.support.docker import BASE_IMAGE, docker
 from tests.support.needs import need
 
 
-def registry_scripts(image: str, image_id: str, port: int | None, registry_image: str) -> tuple[str, str]:
+def registry_scripts(
+    image: str, image_id: str, port: int | None, registry_image: str, *, keeper: str, base_image: str = BASE_IMAGE
+) -> tuple[str, str]:
     """The commands that push to the registry, and that remove it."""
     folder = REPOSITORY / "components" / "notifying_postgres" / "on_host"
-    calls = registry_calls(image, image_id, port, registry_image)
+    calls = registry_calls(image, image_id, port, registry_image, keeper=keeper, base_image=base_image)
     push, remove = (shlex.join(["sh", str(folder / script), *words]) for script, words in calls.items())
     return push, remove
 
@@ -48,9 +50,24 @@ class Registry:
     def container(self) -> str:
         return f"notifying-postgres-registry-{self.port}"
 
+    @property
+    def keeper(self) -> str:
+        """The container that says which of its images are this stack's."""
+        return f"coolify-test-keeper-{self.port}"
+
+    @property
+    def name(self) -> str:
+        """The reference without the digest."""
+        return self.reference.partition("@")[0]
+
+    def scripts(self, image_id: str, keeper: str | None = None, base_image: str = BASE_IMAGE) -> tuple[str, str]:
+        return registry_scripts(
+            self.image, image_id, self.port, self.registry_image, keeper=keeper or self.keeper, base_image=base_image
+        )
+
     def push(self, image_id: str) -> str:
         """Pushes another build of the same image."""
-        return shell(registry_scripts(self.image, image_id, self.port, self.registry_image)[0])
+        return shell(self.scripts(image_id)[0])
 
 
 @pytest.fixture(scope="session")
@@ -81,9 +98,11 @@ def registry(built_image: tuple[str, str], registry_image: str) -> Iterator[Regi
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    push, remove = registry_scripts(image, image_id, port, registry_image)
-    yield Registry(image, image_id, port, registry_image, reference=shell(push))
+    push, remove = registry_scripts(image, image_id, port, registry_image, keeper=f"coolify-test-keeper-{port}")
+    made = Registry(image, image_id, port, registry_image, reference=shell(push))
+    yield made
     shell(remove)
+    assert docker("ps", "-aq", "--filter", f"name={made.container}", "--filter", f"name={made.keeper}") == ""
 
 
 @pytest.fixture(scope="session")

@@ -62,3 +62,6 @@ def test_a_database_in_coolify_from_config_to_notice(fake: FakeCoolify, sshd: Ss
     assert fake.databases[uuid].deleted
     assert docker("volume", "ls", "-q", "--filter", f"name=postgres-data-{uuid}")
     assert docker("ps", "-aq", "--filter", "name=notifying-postgres-registry-16") == ""
+    # Kept from Coolify's cleanup, also where that deletes unused volumes.
+    assert docker("container", "inspect", "--format", "{{.State.Status}}", f"postgres-data-{uuid}-kept") == "created"
+    docker("rm", f"postgres-data-{uuid}-kept")

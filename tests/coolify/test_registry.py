@@ -1,19 +1,24 @@
 """The registry on loopback, and what Coolify's nightly cleanup leaves of all this, on the real engine."""
 
+import dataclasses
 import http.client
+import json
 import os
+import pwd
 import shlex
 import shutil
 import socket
 import subprocess
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.coolify.fixtures import Registry, registry_scripts, shell
-from tests.support.docker import docker
+from tests.support import REPOSITORY
+from tests.support.docker import BASE_IMAGE, docker
 
 
 def nightly_cleanup(folder: Path, names: list[str]) -> None:
@@ -52,7 +57,7 @@ def test_it_listens_on_loopback_only_and_keeps_its_data_in_a_volume(registry: Re
 
     connection = http.client.HTTPConnection("127.0.0.1", registry.port)
     connection.request("GET", f"/v2/{registry.image.partition(':')[0]}/tags/list")
-    assert registry.reference.rpartition(":")[2] in connection.getresponse().read().decode()
+    assert registry.name.rpartition(":")[2] in connection.getresponse().read().decode()
 
 
 def test_pushing_again_is_nothing(registry: Registry) -> None:
@@ -73,21 +78,22 @@ def test_what_is_pushed_can_be_pulled_without_the_build(registry: Registry) -> N
     subprocess.run(["docker", "build", "-q", "-t", name, "-"], input=build, text=True, check=True)
     image_id = docker("image", "inspect", "--format", "{{.Id}}", name)
     reference = registry.push(image_id)
-    docker("image", "rm", name, reference)
+    docker("image", "rm", name, reference.partition("@")[0])
     assert subprocess.run(["docker", "image", "inspect", image_id], capture_output=True, check=False).returncode != 0
     docker("pull", "-q", reference)
     assert docker("image", "inspect", "--format", "{{.Id}}", reference) == image_id
 
     # The next push tidies up behind it, since no container uses it.
+    docker("tag", image_id, reference.partition("@")[0])
     registry.push(registry.image_id)
-    assert reference not in docker("images", "--format", "{{.Repository}}:{{.Tag}}")
+    assert subprocess.run(["docker", "image", "inspect", image_id], capture_output=True, check=False).returncode != 0
 
 
 def test_a_port_that_is_taken_is_reported(registry: Registry, built_image: tuple[str, str]) -> None:
     image, image_id = built_image
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        push, remove = registry_scripts(image, image_id, port, registry.registry_image)
+        push, remove = registry_scripts(image, image_id, port, registry.registry_image, keeper="coolify-test-no-keeper")
         done = subprocess.run(["sh"], input=push, capture_output=True, text=True, check=False)
         shell(remove)
     assert done.returncode == 1
@@ -99,12 +105,13 @@ def test_it_stays_for_containers_that_use_its_images(registry: Registry) -> None
     container = f"coolify-test-{uuid.uuid4().hex[:8]}"
     docker("create", "--name", container, registry.reference)
     try:
-        remove = registry_scripts(registry.image, registry.image_id, registry.port, registry.registry_image)[1]
+        remove = registry.scripts(registry.image_id)[1]
         done = subprocess.run(["sh"], input=remove, capture_output=True, text=True, check=True)
         assert f"The registry {registry.container} stays" in done.stderr
         assert docker("inspect", "--format", "{{.State.Running}}", registry.container) == "true"
     finally:
         docker("rm", "-v", container)
+        registry.push(registry.image_id)
 
 
 def test_it_stays_for_the_images_of_other_stacks(registry: Registry) -> None:
@@ -112,13 +119,145 @@ def test_it_stays_for_the_images_of_other_stacks(registry: Registry) -> None:
     other = f"127.0.0.1:{registry.port}/coolify-test-other:16-{uuid.uuid4().hex[:12]}"
     docker("tag", registry.image_id, other)
     try:
-        remove = registry_scripts(registry.image, registry.image_id, registry.port, registry.registry_image)[1]
+        remove = registry.scripts(registry.image_id)[1]
         done = subprocess.run(["sh"], input=remove, capture_output=True, text=True, check=True)
         assert "stopped databases may need" in done.stderr
         assert docker("inspect", "--format", "{{.State.Running}}", registry.container) == "true"
         assert registry.push(registry.image_id) == registry.reference
     finally:
         docker("image", "rm", other)
+
+
+def rebuild(registry: Registry) -> tuple[str, str]:
+    """Another build of the image: its name and id."""
+    name = f"coolify-test-{uuid.uuid4().hex[:8]}:16"
+    build = f"FROM {registry.image}\nLABEL test={name}\n"
+    subprocess.run(["docker", "build", "-q", "-t", name, "-"], input=build, text=True, check=True)
+    return name, docker("image", "inspect", "--format", "{{.Id}}", name)
+
+
+def test_after_rebuilds_the_last_stack_removes_it(registry: Registry) -> None:
+    """A container still ran the build before when the next was pushed, and two stacks have the same build."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        own = dataclasses.replace(registry, port=free.getsockname()[1])
+    container = f"coolify-test-{uuid.uuid4().hex[:8]}"
+    first = own.push(own.image_id)
+    docker("create", "--name", container, first)
+    name, rebuilt = rebuild(registry)
+    try:
+        second = own.push(rebuilt)
+        assert docker("images", "-q", first.partition("@")[0]), "a container uses it"
+        other = own.scripts(rebuilt, keeper=f"{own.keeper}-other")
+        assert shell(other[0]) == second
+        docker("rm", "-v", container)
+
+        shell(own.scripts(rebuilt)[1])
+        assert docker("images", "-q", first.partition("@")[0]) == "", "the build of before goes with its stack"
+        docker("pull", "-q", second)
+        shell(other[1])
+        for kind in ("container", "volume"):
+            listed = docker(kind, "ls", *(["-a"] if kind == "container" else []), "--filter", f"name={own.container}", "-q")
+            assert listed == ""
+        assert docker("ps", "-aq", "--filter", f"name={own.keeper}") == ""
+    finally:
+        docker("rm", "-fv", container, own.container, own.keeper, f"{own.keeper}-other", check=False)
+        docker("image", "rm", name, check=False)
+
+
+def put_in_place_of(port: int, repository: str, tag: str, evil: str) -> int:
+    """What any user of the host can do: the image `evil` of the registry gets another one's name.
+
+    :returns: the answer's status.
+    """
+
+    def ask(method: str, path: str, body: bytes = b"", **headers: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request(method, path, body, headers)
+        return connection.getresponse()
+
+    answer = ask("GET", f"/v2/{evil}/manifests/16", Accept="application/vnd.docker.distribution.manifest.v2+json")
+    manifest, kind = answer.read(), answer.getheader("Content-Type") or ""
+    content = json.loads(manifest)
+    for blob in [content["config"], *content["layers"]]:
+        ask("POST", f"/v2/{repository}/blobs/uploads/?mount={blob['digest']}&from={evil}").read()
+    return ask("PUT", f"/v2/{repository}/manifests/{tag}", manifest, **{"Content-Type": kind}).status
+
+
+def as_nobody(work: Callable[[], bool]) -> bool:
+    """Works in a process of the user nobody."""
+    child = os.fork()
+    if child == 0:
+        if os.getuid() == 0:
+            os.setgid(pwd.getpwnam("nobody").pw_gid)
+            os.setuid(pwd.getpwnam("nobody").pw_uid)
+        done = False
+        try:
+            done = work()
+        finally:
+            os._exit(0 if done else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_another_user_of_the_host_pushes_is_not_what_coolify_pulls(registry: Registry) -> None:
+    name, evil = rebuild(registry)
+    pushed = f"127.0.0.1:{registry.port}/evil:16"
+    docker("tag", evil, pushed)
+    docker("push", "-q", pushed)
+    repository, tag = registry.name.partition("/")[2].split(":")
+    try:
+        assert as_nobody(lambda: put_in_place_of(registry.port, repository, tag, "evil") == 201), "the push itself is not refused"
+        docker("pull", "-q", registry.name)
+        assert docker("image", "inspect", "--format", "{{.Id}}", registry.name) == evil, "the tag is the attacker's"
+        docker("image", "rm", pushed, registry.name)
+
+        docker("pull", "-q", registry.reference)
+        assert docker("image", "inspect", "--format", "{{.Id}}", registry.reference) == registry.image_id
+    finally:
+        docker("image", "rm", name, pushed, check=False)
+        registry.push(registry.image_id)
+
+
+def test_what_the_next_build_needs_survives_the_cleanup_of_a_stop(registry: Registry, tmp_path: Path) -> None:
+    base = f"coolify-test-base-{uuid.uuid4().hex[:8]}:16"
+    subprocess.run(["docker", "build", "-q", "-t", base, "-"], input=f"FROM {BASE_IMAGE}\nLABEL x={base}\n", text=True, check=True)
+    push, remove = registry.scripts(registry.image_id, keeper=f"{registry.keeper}-base", base_image=base)
+    try:
+        shell(push)
+        nightly_cleanup(tmp_path, [base])
+        assert docker("images", "-q", base)
+        shell(remove)
+        nightly_cleanup(tmp_path, [base])
+        assert docker("images", "-q", base) == "", "the cleanup did not run"
+    finally:
+        docker("image", "rm", base, check=False)
+
+
+def test_a_kept_volume_survives_a_cleanup_that_deletes_unused_volumes() -> None:
+    kept, lost = (f"coolify-test-{uuid.uuid4().hex[:8]}" for _ in range(2))
+    label = f"coolify-test={kept}"
+    folder = REPOSITORY / "components" / "notifying_postgres" / "on_host"
+
+    def prune() -> None:
+        """As Coolify does it, of these two volumes; `-a` means the same to engines before 23, which do not know it."""
+        words = ["volume", "prune", "-f", "--filter", f"label={label}"]
+        if subprocess.run(["docker", *words, "-a"], capture_output=True, check=False).returncode:
+            docker(*words)
+
+    for volume in (kept, lost):
+        docker("volume", "create", "--label", label, volume)
+    try:
+        for _ in range(2):
+            shell(f"sh {folder}/volume-keep.sh {kept} {BASE_IMAGE}")
+        prune()
+        assert docker("volume", "ls", "-q", "--filter", f"label={label}") == kept
+        assert docker("container", "inspect", "--format", "{{.State.Status}}", f"{kept}-kept") == "created"
+        shell(f"sh {folder}/volume-release.sh {kept}")
+        prune()
+        assert docker("volume", "ls", "-q", "--filter", f"label={label}") == ""
+    finally:
+        docker("rm", "-f", f"{kept}-kept", check=False)
+        docker("volume", "rm", "-f", kept, lost, check=False)
 
 
 def test_it_comes_back_when_its_process_ends(registry: Registry) -> None:
@@ -146,11 +285,11 @@ def test_the_nightly_cleanup_leaves_image_container_and_registry(registry: Regis
     build = f"FROM {registry.registry_image}\nLABEL test={other}\n"
     subprocess.run(["docker", "build", "-q", "-t", other, "-"], input=build, text=True, check=True)
     try:
-        nightly_cleanup(tmp_path, [registry.image, registry.reference, other, registry.registry_image])
+        nightly_cleanup(tmp_path, [registry.image, registry.name, other, registry.registry_image])
         tags = docker("images", "--format", "{{.Repository}}:{{.Tag}}").splitlines()
         assert other not in tags, "the cleanup did not run"
         assert registry.image in tags
-        assert registry.reference in tags
+        assert registry.name in tags
         assert registry.registry_image in tags, "its container holds it"
         if state != "unused":
             # The engine takes several label!= for one: it spares only what matches them all. So a stopped container of Coolify's

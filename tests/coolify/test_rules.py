@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from notifying_postgres.coolify import rules
 from notifying_postgres.coolify.provided import Database, Password
-from notifying_postgres.provider import UNKNOWN, Refusal
 from notifying_postgres.coolify.registry import pullable_name, registry_port
+from notifying_postgres.provider import UNKNOWN, Refusal
 
 from tests.support.coolify import mount_by_expression
 from tests.support.documented_requests import problems as undocumented

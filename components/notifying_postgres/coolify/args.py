@@ -89,9 +89,6 @@ class CoolifyArgs(TypedDict):
     """Whether deleting the database deletes its data. Default: false."""
     start_timeout: NotRequired[pulumi.Input[int]]
     """How many seconds to wait until it is healthy. Default: 300."""
-    docker: NotRequired[pulumi.Input[str]]
-    """The command line that reaches the server's Docker engine from this machine, such as `ssh root@203.0.113.7 docker`, to ask the
-    container itself. Default: Coolify is asked, which takes up to a minute longer; in NotifyingPostgres, its host."""
     url: NotRequired[pulumi.Input[str]]
     """Coolify's URL. Default: the provider's configuration `notifying-postgres:coolifyUrl`."""
     token: NotRequired[pulumi.Input[str]]
@@ -111,6 +108,9 @@ class CoolifyDatabaseArgs(CoolifyArgs):
     """The superuser's password. A later change reaches Coolify's record, not PostgreSQL itself. Default: Coolify generates one."""
     postgres_db: NotRequired[pulumi.Input[str]]
     """The database that is made at the first start. It cannot be changed. Default: `postgres`."""
+    docker: NotRequired[pulumi.Input[str]]
+    """The command line that reaches the server's Docker engine from this machine, such as `ssh root@203.0.113.7 docker`, to ask the
+    container itself whether it runs. Default: Coolify is asked, which takes up to a minute longer."""
 
 
 class CoolifyPasswordArgs(TypedDict):

@@ -16,6 +16,7 @@ def provision_in_coolify(
     *,
     password: pulumi.Output[str],
     reference: pulumi.Output[str],
+    base_image: pulumi.Output[str],
     pushed: pulumi.Resource,
     after: list[pulumi.Resource],
 ) -> Provisioned:
@@ -23,6 +24,7 @@ def provision_in_coolify(
 
     :param password: the superuser's.
     :param reference: the name by which Coolify pulls the image.
+    :param base_image: what it is built on.
     :param pushed: what made that possible.
     :param after: what has to be done before.
     """
@@ -40,10 +42,19 @@ def provision_in_coolify(
                 "postgres_user": database.user,
                 "postgres_password": password,
                 "postgres_db": database.database_name,
+                "docker": instance.host.docker,
             },
         ),
         # Coolify's record of the password follows when PostgreSQL has the new one.
         pulumi.ResourceOptions(parent=instance.parent, depends_on=[pushed, *after], ignore_changes=["postgresPassword"]),
+    )
+
+    instance.host.run(
+        f"{resource}-volume-kept",
+        "volume-keep.sh",
+        [made.volume_name, base_image],
+        delete=None if database.retain_data else ("volume-release.sh", [made.volume_name]),
+        depends_on=[made],
     )
 
     # The container keeps its name, which is the database's uuid; a new image or a restart makes all this run again.
