@@ -61,13 +61,14 @@ class _Mocks(pulumi.runtime.Mocks):
                     else "",
                     "registry": "127.0.0.1:16/x:16-1\n",
                 }.get(suffix, "ENGINE\n")
+        elif args.typ == "notifying-postgres:index:CoolifyDatabase":
+            outputs["volumeName"] = f"postgres-data-{args.name}-id"
         elif args.typ not in (
             "notifying-postgres:index:NotifyingPostgres",
             "command:remote:CopyToRemote",
             "pulumi:providers:docker",
             "docker:index/volume:Volume",
             "docker:index/container:Container",
-            "notifying-postgres:index:CoolifyDatabase",
             "notifying-postgres:index:CoolifyPassword",
         ):
             raise AssertionError(f"no mock for {args.typ}")

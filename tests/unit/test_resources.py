@@ -162,6 +162,7 @@ def test_a_database_in_coolify_pulls_from_the_loopback_registry_and_is_converged
     assert made.of_type("CoolifyDatabase") == ["pg-app"]
     assert made.of_type("Container") == ["pg-plain"]
     database = made.resources["pg-app"]
+    assert database.inputs.pop("docker").endswith("-l deploy -p 2222 -- db.example docker")
     assert database.inputs == {
         **COOLIFY,
         "image": "127.0.0.1:16/x:16-1",
@@ -174,6 +175,8 @@ def test_a_database_in_coolify_pulls_from_the_loopback_registry_and_is_converged
     assert list(database.request.ignoreChanges) == ["postgresPassword"]
     assert {"pg-registry"} <= database.depends_on
     assert "/on_host/converge.sh pg-app-id" in made.resources["pg-app-converge"].inputs["create"]
+    assert "/on_host/volume-keep.sh postgres-data-pg-app-id" in made.resources["pg-app-volume-kept"].inputs["create"]
+    assert "delete" not in made.resources["pg-app-volume-kept"].inputs
     assert {"pg-app-converge"} <= made.resources["pg-app-recorded-password"].depends_on
     assert {"pg-app-recorded-password"} <= made.resources["pg-app-check"].depends_on
 

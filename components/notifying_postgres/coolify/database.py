@@ -237,6 +237,7 @@ class Databases:
             **{key: value for key, value in state.items() if key not in rules.DATABASE},
             **found,
             **place,
+            "volumeName": storage["name"],
             "serverUuid": server["uuid"],
             "destinationUuid": record["destination"]["uuid"],
             "backupUuids": uuids,
