@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ..errors import NotPermitted, SchemaChangesError
 from ..event import SchemaChange, from_log_row
-from ..feed import LOG_COLUMNS, status, transaction
+from ..feed import LOG_COLUMNS, status, told, transaction
 from ..route import Route
 
 _Answer = TypeVar("_Answer")
@@ -32,7 +32,8 @@ LEFT JOIN LATERAL (
       AND (%(user)s::text IS NULL OR user_name::text = %(user)s::text)
       AND (%(tag)s::text IS NULL OR tag = upper(%(tag)s::text))
       AND (%(object)s::text IS NULL OR EXISTS (
-           SELECT FROM jsonb_array_elements(objects) AS item WHERE strpos(lower(item->>'identity'), lower(%(object)s::text)) > 0))
+           SELECT FROM json_array_elements(objects::json) AS item
+           WHERE strpos(lower(item->>'identity'), lower(%(object)s::text)) > 0))
     ORDER BY changed_at DESC, l.txid DESC, l.id DESC
     LIMIT {_MOST + 1}
 ) AS found ON true
@@ -76,7 +77,8 @@ class Database:
             raise BadQuestion(f"{error}: write a day as 2026-11-25, and before= as it was answered") from error
 
         def ask() -> list[tuple[Any, ...]]:
-            with transaction(self._conninfo, name="schema-changes serve", **self._parameters()) as session:
+            name, parameters = "schema-changes serve", self._parameters()
+            with transaction(self._conninfo, name=name, **parameters) as session, told(session.where, session.role):
                 return session.connection.execute(_HISTORY.encode(), values).fetchall()
 
         rows = await self._alone(ask)
