@@ -6,11 +6,13 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .diff.command import add_diff_arguments, add_snapshot_arguments
 from .errors import SchemaChangesError
@@ -59,15 +61,22 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     except OSError as error:
         # the cursor file, or a full disk behind stdout
-        print(f"schema-changes: {error}.", file=sys.stderr)
+        _complain(f"{error}.")
         return SchemaChangesError.exit_code
     except SchemaChangesError as error:
-        print(f"schema-changes: {error}", file=sys.stderr)
+        _complain(str(error))
         return error.exit_code
 
 
+class _Parser(argparse.ArgumentParser):
+    """One whose complaints quote no password of a misplaced URL."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(_printable(re.sub(r"://[^\s/]*:\S*@", "://…@", message)))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="schema-changes",
         description="Hear of schema changes in PostgreSQL databases that carry the schema_notifications extension.",
         epilog="examples:\n"
@@ -121,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     listen.add_argument(
         "--quiet-ms", type=_positive, default=200, metavar="N", help="a burst ends after N ms without a change (default: 200)"
+    )
+    listen.add_argument(
+        "--ready-fd",
+        type=int,
+        metavar="N",
+        help="once it listens, write the cursor from which on nothing is missed to this file descriptor, as a line, and close it",
     )
     listen.add_argument("--verify", action="store_true", help="believe the log only: a notice that a user forged does nothing")
     listen.add_argument(
@@ -312,7 +327,13 @@ def _listen(options: argparse.Namespace) -> int:
 
     from .listener import ListenOptions, listen_batches_sync, listen_sync
 
-    logging.basicConfig(level=logging.INFO, format="schema-changes: %(message)s")
+    class Printable(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return _printable(super().format(record))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Printable("schema-changes: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     if options.no_catch_up and (options.since or options.cursor_file or options.picture_file):
         raise SchemaChangesError("--no-catch-up has no cursor: leave out --since, --cursor-file and --picture-file.")
     if options.cursor_file and options.picture_file:
@@ -329,6 +350,7 @@ def _listen(options: argparse.Namespace) -> int:
             "verify": options.verify,
             "catch_up": not options.no_catch_up,
             "route": route,
+            "on_ready": _ready(options.ready_fd),
         }
         diff = options.diff or options.picture_file is not None
         if options.exec is None and not diff:
@@ -349,6 +371,22 @@ def _listen(options: argparse.Namespace) -> int:
                     else:
                         _run(options.exec, "".join(f"{line}\n" for line in lines))
     return 0
+
+
+def _ready(descriptor: int | None) -> Callable[[str | None], None]:
+    """Tells whoever waits for it, once, that the listener listens: a descriptor, and systemd where that started us."""
+
+    def tell(cursor: str | None) -> None:
+        nonlocal descriptor
+        if descriptor is not None:
+            with open(descriptor, "w", encoding="ascii") as file:
+                file.write(f"{cursor or ''}\n")
+            descriptor = None
+        if address := os.environ.pop("NOTIFY_SOCKET", None):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+                notify.sendto(b"READY=1", address.replace("@", "\0", 1) if address.startswith("@") else address)
+
+    return tell
 
 
 def _store(options: argparse.Namespace) -> CursorStore | None:
@@ -442,6 +480,10 @@ def _readable(event: SchemaChange | Reset) -> str:
     return f"{_coloured(time_of_day, '2')}  {_coloured(f'{event.tag:<16}', '1')}  {'  '.join(shown)}{who}"
 
 
+def _complain(sentence: str) -> None:
+    print(f"schema-changes: {_printable(sentence)}", file=sys.stderr)
+
+
 def _coloured(text: str, code: str) -> str:
     text = _printable(text)
     return text if os.environ.get("NO_COLOR") else f"\033[{code}m{text}\033[0m"
@@ -496,7 +538,7 @@ def _check(options: argparse.Namespace) -> int:
         nonlocal code
         # the others are checked all the same; the first failure gives the exit code
         code = code or error.exit_code
-        print(f"schema-changes: {error}", file=sys.stderr)
+        _complain(str(error))
         results.append({"ok": False, "database": name, "error": str(error), "exit_code": error.exit_code})
 
     try:

@@ -154,9 +154,8 @@ class FileCursorStore:
     """Keeps the cursor in a file, on disk before `save` returns.
 
     The file is replaced as a whole, so that a reader never sees half of one, and keeps its mode; a link is followed.  A file that
-    cannot be replaced (a single file that is mounted in a container, a folder that may not be written) is written in place.  The
-    cursor's line is followed by its digest; a file of another content, such as a power cut may leave, is no cursor: the listener
-    logs a warning, yields a `Reset` and goes on.
+    cannot be replaced (a single file that is mounted in a container, a folder that may not be written) is written in place, with a
+    digest before the cursor, as a power cut may tear that in two.  What is no cursor any more gives a warning, and a `Reset`.
 
     Both methods raise `OSError`; the folder has to be there.
     """
@@ -174,24 +173,25 @@ class FileCursorStore:
                     f"The folder of the cursor file {os.fspath(self.path)!r} is not there: make it first"
                 ) from None
             return None
-        cursor, _, check = text.partition("\n")
-        check = check.partition("\n")[0].strip()
-        if cursor.strip() and cursor.isprintable() and check in ("", _check(cursor)):
-            return cursor.strip()
+        cursor = text.strip()
+        check, _, checked = cursor.removeprefix(_CHECKED).partition(" ")
+        if cursor.startswith(_CHECKED):
+            cursor = checked if check == _check(checked) else ""
+        if cursor and cursor.isascii() and cursor.isprintable():
+            return cursor
         _log.warning("The file %s holds no cursor any more: what came before now cannot be told.", self.path)
         return "unreadable"
 
     def save(self, cursor: str) -> None:
         """Write a new file beside the old one and put it in its place, or else write in place."""
-        content = f"{cursor}\n{_check(cursor)}\n".encode()
         path = self.path.resolve()
         try:
-            self._replace(path, content)
+            self._replace(path, f"{cursor}\n".encode())
         except OSError as error:
             if not path.exists():
                 raise
             try:
-                self._write_in_place(path, content)
+                self._write_in_place(path, f"{_CHECKED}{_check(cursor)} {cursor}\n".encode())
             except OSError:
                 raise error from None
 
@@ -229,8 +229,12 @@ class FileCursorStore:
             os.close(descriptor)
 
 
+# No cursor begins so, nor with a part of it.
+_CHECKED = "checked "
+
+
 def _check(cursor: str) -> str:
-    return hashlib.blake2b(cursor.strip().encode(errors="replace"), digest_size=8).hexdigest()
+    return hashlib.blake2b(cursor.encode(errors="replace"), digest_size=8).hexdigest()
 
 
 class TableCursorStore:

@@ -83,6 +83,16 @@ def connection_error(error: psycopg.Error, where: str) -> SchemaChangesError:
         return LoginRefused(f"Cannot log in to {where}: the password is wrong or the role does not exist ({reason}).")
     if "no password supplied" in text:
         return LoginRefused(f"Cannot log in to {where}: it wants a password; set PGPASSWORD, a password file or the URL.")
+    if "server requested a cleartext password" in text:
+        return LoginRefused(
+            f"Cannot log in to {where}: the server asks for the password in clear, and the connection has no TLS for certain; have "
+            "it use scram-sha-256, connect with sslmode=require, or allow it with require_auth=password."
+        )
+    if "server requested a hashed password" in text:
+        return LoginRefused(
+            f"Cannot log in to {where}: the server asks for an MD5 password; set the role's password anew with "
+            "password_encryption = 'scram-sha-256', or allow it with require_auth=md5."
+        )
     if _LOGIN.search(text):
         return LoginRefused(f"Cannot log in to {where}: {reason}.")
     return Unreachable(f"Cannot reach {where}: {reason}; see that it runs and that the address and port are right.")
@@ -100,14 +110,24 @@ def first_line(error: psycopg.Error) -> str:
 
 def keywords(conninfo: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The connection string taken apart, `parameters` first; `SchemaChangesError` when it is none."""
+    if conninfo.startswith(("postgresql://", "postgres://")):
+        authority, _, path = conninfo.partition("://")[2].partition("?")[0].partition("/")
+        # A password with an @ or a / of its own: libpq takes the rest of it for the host, and would say so.
+        if authority.count("@") > 1 or "@" in path:
+            raise SchemaChangesError(
+                "The connection string has an @ too many: in a user, password or database write %40 for @ and %2F for /."
+            )
     try:
-        return conninfo_to_dict(conninfo, **(parameters or {}))
+        given = conninfo_to_dict(conninfo, **(parameters or {}))
     except psycopg.ProgrammingError:
-        # what libpq says of it may quote the password
+        given = {"port": "?"}  # what libpq says of it may quote the password
+    port = str(given.get("port") or "")
+    if not re.fullmatch(r"[0-9,]*", port) or "@" in str(given.get("host") or "")[1:]:
         raise SchemaChangesError(
-            "The connection string cannot be read: write postgresql://user@host:port/database, with %XX for special characters, "
-            "or words such as host=db dbname=app."
-        ) from None
+            "The connection string cannot be read: write postgresql://user@host:port/database, with %XX for special characters "
+            "(%40 for @), or words such as host=db dbname=app."
+        )
+    return given
 
 
 def describe(conninfo: str, parameters: Mapping[str, Any] | None = None) -> str:

@@ -118,6 +118,8 @@ def _requests(conninfo: str, timeout: float, name: str, parameters: dict[str, An
 
     And of a second request, for a pool that refuses the first because of its options.
     """
+    if keywords(conninfo).get("require_auth"):
+        parameters = parameters | {"require_auth": keywords(conninfo)["require_auth"]}  # rather than a route's
     given = keywords(conninfo, parameters)
     defaults: dict[str, Any] = {
         # libpq waits at least 2 seconds

@@ -23,9 +23,13 @@ from collections.abc import Sequence
 from types import TracebackType
 from urllib.parse import urlsplit
 
+import psycopg
+
 from .errors import SchemaChangesError, Unreachable
 
-_ADDRESS = "{{.State.Status}}{{range .NetworkSettings.Networks}} {{.IPAddress}}{{end}}"
+_ADDRESS = (
+    "{{.State.Status}} {{.HostConfig.NetworkMode}}{{range .NetworkSettings.Networks}} {{or .IPAddress .GlobalIPv6Address}}{{end}}"
+)
 
 
 class Route:
@@ -91,6 +95,9 @@ class Route:
             self._command = self._ssh("-W", self._target, *self._destination)
         # an empty hostaddr keeps PGHOSTADDR out of it
         self.parameters = {"host": self._folder or address, "hostaddr": "", "port": str(self.port)}
+        # Whoever has the address now is not to be told the password, not even by a challenge that can be worked out.
+        if psycopg.pq.version() >= 160000:
+            self.parameters["require_auth"] = os.environ.get("PGREQUIREAUTH", "!password,!md5")
 
     def close(self) -> None:
         """End the SSH processes and remove the socket."""
@@ -158,11 +165,17 @@ class Route:
         if done.returncode != 0:
             reason = " ".join(done.stderr.split()) or f"{command[0]} ended with {done.returncode}"
             raise Unreachable(f"Cannot reach {self.name}: {reason.rstrip('.')}.")
-        status, *addresses = done.stdout.split()
+        status, network, *addresses = done.stdout.split()
         if status != "running":
             raise Unreachable(f"Cannot reach {self.name}: the container is {status}; start it first.")
-        # a container on the host's own network has no address of its own
-        return addresses[0] if addresses else "127.0.0.1"
+        if network == "host":
+            return "127.0.0.1"
+        if not addresses:
+            # the host's own address would be somebody else's server
+            raise Unreachable(
+                f"Cannot reach {self.name}: it has no address of its own (network {network}); connect it to a network."
+            )
+        return addresses[0]
 
     def _accept(self, server: socket.socket) -> None:
         while True:

@@ -228,6 +228,11 @@ def test_a_pool_of_transactions_is_told_at_the_start(cluster: Cluster, database:
         (["listen", "postgresql://app:secret%zz@db/app"], "The connection string cannot be read"),
         (["history", "host=db password=not quoted secret"], "The connection string cannot be read"),
         (["check", "postgresql://app:secret@[/app"], "The connection string cannot be read"),
+        (["listen", "postgresql://app:pass@secret@db/app"], "write %40 for @"),
+        (["status", "postgresql://app:pass/secret@db/app"], "write %40 for @"),
+        (["status", "postgresql://app:secret"], "The connection string cannot be read"),
+        (["history", "postgresql://app:secret/@db/app"], "write %40 for @"),
+        (["history", "host=db port=secret"], "The connection string cannot be read"),
     ],
 )
 def test_what_is_given_wrongly_is_told_in_one_sentence_without_secrets(database: str, words: list[str], sentence: str) -> None:
@@ -236,6 +241,54 @@ def test_what_is_given_wrongly_is_told_in_one_sentence_without_secrets(database:
     assert sentence in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr + done.stdout
+
+
+def test_a_misplaced_url_is_quoted_without_its_password() -> None:
+    done = run("listen", "db", "postgresql://app:se@cret@db/app")
+    assert done.returncode == 2
+    assert "postgresql://…@db/app" in done.stderr
+    assert "cret" not in done.stderr
+
+
+def test_names_reach_no_terminal_as_commands(database: str) -> None:
+    name = "a\x9b31mb\u202egnp.exe"
+    execute(database, f'CREATE TABLE "{name}" ()')
+    done = subprocess.run([*COMMAND, "history", "--json", database], capture_output=True, check=True)
+    assert done.stdout.isascii()
+    assert names(json.loads(done.stdout)) == [f'public."{name}"']
+    done = subprocess.run(
+        [*COMMAND, "status", database.replace("postgres@", "x%C2%9B%E2%80%AEy@")], capture_output=True, check=False
+    )
+    assert done.returncode == 4
+    assert b"\xc2\x9b" not in done.stderr
+    assert b"\xe2\x80\xae" not in done.stderr
+
+
+def test_tells_a_descriptor_and_systemd_when_it_listens(database: str, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        process = subprocess.Popen(
+            [*COMMAND, "listen", "--ready-fd", str(write), database],
+            pass_fds=[write],
+            env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        os.close(write)
+        try:
+            with open(read) as file:
+                cursor = file.read()  # it is closed then
+            assert systemd.recv(100) == b"READY=1"
+            execute(database, "CREATE TABLE a ()")
+            assert names(line(process)) == ["public.a"]
+        finally:
+            process.kill()
+            process.communicate()
+    assert cursor.endswith("\n")
+    assert names(json.loads(run("history", "--json", "--since", cursor.strip(), database).stdout)) == ["public.a"]
 
 
 def test_a_connection_lost_while_the_log_is_asked_is_told(cluster: Cluster, database: str) -> None:
