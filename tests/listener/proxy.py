@@ -1,10 +1,11 @@
-"""A TCP proxy on loopback that breaks as networks do: it freezes (no byte passes, nothing is closed) and it cuts."""
+"""A TCP proxy on loopback that breaks as networks do: it freezes (no byte passes, nothing is closed), it cuts, it is slow."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 
 
@@ -17,6 +18,10 @@ class Proxy:
         """Connections so far."""
         self.held = 0
         """Pieces of data so far that met a freeze."""
+        self.rate: float | None = None
+        """Bytes a second from the server to each client."""
+        self.most: int | None = None
+        """Bytes from the server after which a connection is cut."""
         self._flowing = threading.Event()
         self._flowing.set()
         self._sockets: set[socket.socket] = set()
@@ -67,8 +72,18 @@ class Proxy:
                 threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        passed = 0
+        to_client = source.getpeername()[1] == self.target
+        if to_client and self.rate is not None:
+            source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            sink.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
         try:
-            while data := source.recv(65536):
+            while data := source.recv(65536 if not to_client or self.rate is None else max(1, int(self.rate / 20))):
+                if to_client and self.rate is not None:
+                    time.sleep(len(data) / self.rate)
+                passed += len(data)
+                if to_client and self.most is not None and passed > self.most:
+                    break
                 if not self._flowing.is_set():
                     self.held += 1
                     self._flowing.wait()

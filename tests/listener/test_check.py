@@ -267,3 +267,53 @@ def test_an_ssh_host_that_refuses(cluster: Cluster) -> None:
 def test_works_through_a_pool_of_sessions(cluster: Cluster, database: str) -> None:
     with PgBouncer(cluster, "session") as pool:
         assert check(database.replace(str(cluster.port), str(pool.port)))[0] == 0
+
+
+def test_a_pool_of_transactions_is_told_and_hears_nothing_afterwards(cluster: Cluster, database: str) -> None:
+    with PgBouncer(cluster, "transaction") as pool:
+        pooled = database.replace(str(cluster.port), str(pool.port))
+        code, result, stderr = check(pooled)
+        assert (code, result["exit_code"]) == (9, 9)
+        assert "a proxy in between pools transactions" in stderr
+        assert_nothing_stays(pooled)
+        # what needs no session of its own goes through, and leaves nothing either
+        for words in (["history", pooled], ["status", pooled]):
+            done = subprocess.run([sys.executable, "-m", "schema_changes", *words], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+        assert_nothing_stays(pooled)
+
+
+def assert_nothing_stays(pooled: str) -> None:
+    """No later client of the pool hears notices, or has another search_path."""
+    with psycopg.connect(pooled, autocommit=True) as connection:
+        assert connection.execute("SELECT * FROM pg_listening_channels()").fetchall() == []
+        assert connection.execute("SHOW search_path").fetchall() == [('"$user", public',)]
+        assert connection.execute("SHOW standard_conforming_strings").fetchall() == [("on",)]
+        assert connection.execute("SHOW row_security").fetchall() == [("on",)]
+
+
+def test_a_pool_of_sessions_hears_nothing_afterwards(cluster: Cluster, database: str) -> None:
+    with PgBouncer(cluster, "session") as pool:
+        pooled = database.replace(str(cluster.port), str(pool.port))
+        assert check(pooled)[0] == 0
+        with psycopg.connect(pooled, autocommit=True) as connection:
+            assert connection.execute("SELECT * FROM pg_listening_channels()").fetchall() == []
+
+
+def test_a_schema_of_others_lends_no_operator(cluster: Cluster, database: str) -> None:
+    """An operator in public that fits better than PostgreSQL's own ran with the rights of whoever checks."""
+    role = f"mallory_{database.rpartition('_')[2]}"
+    cluster.execute(f"CREATE ROLE {role} LOGIN")
+    execute(database, f"GRANT CREATE ON SCHEMA public TO {role}")
+    execute(
+        database.replace("postgres@", f"{role}@"),
+        f"CREATE FUNCTION public.climb(name, name) RETURNS boolean LANGUAGE plpgsql AS "
+        f"$$ BEGIN ALTER ROLE {role} SUPERUSER; RETURN true; END $$",
+        *(
+            f"CREATE OPERATOR public.{sign} (LEFTARG = name, RIGHTARG = name, FUNCTION = public.climb)"
+            for sign in ("=", "<>", "!~", "~~")
+        ),
+    )
+    execute(database, f"ALTER DATABASE {database.rpartition('/')[2]} SET search_path = public, pg_catalog")
+    assert check(database)[0] == 0
+    assert cluster.execute(f"SELECT rolsuper FROM pg_roles WHERE rolname = '{role}'") == [(False,)]
