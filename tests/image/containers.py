@@ -40,3 +40,35 @@ class Server:
 
     def logs(self) -> str:
         return docker("logs", self.name, check=False)
+
+
+def make_old(server: Server, database: str) -> None:
+    """Gives the database a version 0.9, from which there is an update that wants the log for itself."""
+    files = f"""cd $(pg_config --sharedir)/extension && cp schema_notifications--{VERSION}.sql schema_notifications--0.9.sql &&
+        echo 'LOCK TABLE schema_notifications.log;' >schema_notifications--0.9--{VERSION}.sql"""
+    docker("exec", server.name, "sh", "-c", files)
+    server.psql("DROP EXTENSION schema_notifications", "CREATE EXTENSION schema_notifications VERSION '0.9'", database=database)
+
+
+def make_unreleased(server: Server, version: str) -> None:
+    """Gives the database postgres what readers and updates see of a version from before the first release."""
+    script = """
+        CREATE SCHEMA schema_notifications;
+        CREATE SEQUENCE schema_notifications.losses;
+        CREATE TABLE schema_notifications.log (id bigint, txid xid8, tag text, objects jsonb);
+        CREATE FUNCTION schema_notifications.changes_since() RETURNS TABLE (kind text, "cursor" text) LANGUAGE sql
+            RETURN ('cursor'::text, format('1-%s-%s-%s-1-700.700.', (SELECT system_identifier FROM pg_control_system()),
+                                     (SELECT oid FROM pg_database WHERE datname = current_database()),
+                                     'schema_notifications.log'::regclass::oid));
+        CREATE FUNCTION schema_notifications.notify_schema_change() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
+        CREATE EVENT TRIGGER schema_notifications_ddl_command_end ON ddl_command_end
+            EXECUTE FUNCTION schema_notifications.notify_schema_change();
+    """
+    server.psql("DROP EXTENSION schema_notifications")
+    write = ("exec", "-i", server.name, "sh", "-c")
+    docker(*write, f"cat > $(pg_config --sharedir)/extension/schema_notifications--{version}.sql.old", stdin=script)
+    files = f"""cd $(pg_config --sharedir)/extension && mv schema_notifications--{VERSION}.sql kept &&
+        mv schema_notifications--{version}.sql.old schema_notifications--{version}.sql"""
+    docker("exec", server.name, "sh", "-c", files)
+    server.psql(f"CREATE EXTENSION schema_notifications VERSION '{version}'")
+    docker("exec", server.name, "sh", "-c", f"cd $(pg_config --sharedir)/extension && mv kept schema_notifications--{VERSION}.sql")

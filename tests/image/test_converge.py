@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.image.containers import Server
+from tests.image.containers import VERSION, Server, make_old, make_unreleased
 from tests.support.docker import BASE_IMAGE, docker
 
 pytestmark = pytest.mark.needs("docker")
@@ -59,8 +59,8 @@ def test_databases_without_it_get_it(start: Callable[..., Server], image: str) -
     for name in names:
         server.psql('CREATE DATABASE "{}" TEMPLATE template0'.format(name.replace('"', '""')))
     said = server.converge()
-    assert all(f"{name}: installed 1.0\n" in said for name in names)
-    assert server.converge().count(": has 1.0\n") == len(names) + 2
+    assert all(f"{name}: installed {VERSION}\n" in said for name in names)
+    assert server.converge().count(f": has {VERSION}\n") == len(names) + 2
     assert server.psql("SELECT healthy FROM schema_notifications.status()", database="plain") == "t"
     assert server.psql("SELECT count(*) FROM pg_stat_activity WHERE datname = 'template1'") == "0"
 
@@ -70,36 +70,47 @@ def test_databases_of_another_encoding_get_it(start: Callable[..., Server], imag
     server.converge()
     server.psql("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
     server.psql("CREATE DATABASE ascii TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'")
-    assert server.converge().count("installed 1.0") == 2
+    assert server.converge().count(f"installed {VERSION}") == 2
 
 
 def test_an_older_version_is_updated(start: Callable[..., Server], image: str) -> None:
     server = start(image)
     server.converge()
-    older = "cd $(pg_config --sharedir)/extension && cp schema_notifications--1.0.sql schema_notifications--0.9.sql"
-    docker("exec", "--user", "root", server.name, "sh", "-c", f"{older} && echo SELECT > schema_notifications--0.9--1.0.sql")
-    server.psql("DROP EXTENSION schema_notifications", "CREATE EXTENSION schema_notifications VERSION '0.9'", "CREATE TABLE t ()")
-    assert "postgres: had 0.9, now 1.0\n" in server.converge()
-    assert server.psql("SELECT healthy, log_rows FROM schema_notifications.status()") == "t|2"
+    make_old(server, "postgres")
+    server.psql("CREATE TABLE t ()")
+    assert f"postgres: had 0.9, now {VERSION}\n" in server.converge()
+    assert server.psql("SELECT healthy FROM schema_notifications.status()") == "t"
+    assert server.psql("SELECT count(*) FROM schema_notifications.log WHERE tag = 'CREATE TABLE'") == "1"
 
 
-@pytest.mark.parametrize("version", ["0.8", "1.1"])  # 1.1 came before 1.0 was released
-def test_a_version_without_an_update_is_installed_anew(start: Callable[..., Server], image16: str, version: str) -> None:
-    """Its readers get a reset: the cursors of another installation tell nothing."""
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_version_from_before_the_first_release_is_installed_anew(
+    start: Callable[..., Server], image16: str, version: str
+) -> None:
+    """There is no way to update one; a reader of its log learns that it has to read the schema again."""
     server = start(image16)
     server.converge()
+    make_unreleased(server, version)
     cursor = server.psql("SELECT cursor FROM schema_notifications.changes_since()")
-    server.psql(f"UPDATE pg_extension SET extversion = '{version}' WHERE extname = 'schema_notifications'")
-    assert f"postgres: had {version}, installed 1.0 anew\n" in server.converge()
-    assert server.psql("SELECT version_installed, healthy FROM schema_notifications.status()") == "1.0|t"
+    assert f"postgres: had {version}, now {VERSION} from the start, so that its readers get a reset\n" in server.converge()
+    assert server.psql("SELECT healthy FROM schema_notifications.status()") == "t"
     assert server.psql(f"SELECT kind FROM schema_notifications.changes_since('{cursor}')") == "reset"
+    assert f"postgres: has {VERSION}\n" in server.converge()
+
+
+def test_an_older_version_without_an_update_is_installed_anew(start: Callable[..., Server], image16: str) -> None:
+    server = start(image16)
+    server.converge()
+    server.psql("UPDATE pg_extension SET extversion = '0.8' WHERE extname = 'schema_notifications'")
+    assert f"postgres: had 0.8, now {VERSION} from the start" in server.converge()
+    assert server.psql("SELECT version_installed, healthy FROM schema_notifications.status()") == f"{VERSION}|t"
 
 
 def test_a_version_that_this_image_does_not_know_is_left_alone(start: Callable[..., Server], image16: str) -> None:
     server = start(image16)
     server.converge()
     server.psql("UPDATE pg_extension SET extversion = '9.9' WHERE extname = 'schema_notifications'")
-    assert "postgres: has 9.9, newer than this image's 1.0\n" in server.converge()
+    assert f"postgres: has 9.9, newer than this image's {VERSION}\n" in server.converge()
 
 
 def test_a_database_that_cannot_be_had_is_named(start: Callable[..., Server], image16: str) -> None:
@@ -110,7 +121,7 @@ def test_a_database_that_cannot_be_had_is_named(start: Callable[..., Server], im
     said = server.converge(check=False)
     assert "not every database is up to date" in said
     assert 'in database "squatted": schema "schema_notifications" already exists' in said
-    assert "well: installed 1.0\n" in said
+    assert f"well: installed {VERSION}\n" in said
     assert "squatted: installed" not in said
 
 
@@ -125,7 +136,7 @@ def test_data_from_an_image_without_it(volume: str, start: Callable[..., Server]
     old.psql("CREATE TABLE t AS SELECT 42 AS answer", database="app")
     docker("stop", old.name)
     new = start(image16, *mount, password="ignored by a cluster that exists")
-    assert new.converge("changed") == "app: installed 1.0\npostgres: installed 1.0\ntemplate1: installed 1.0\n"
+    assert new.converge("changed") == f"app: installed {VERSION}\npostgres: installed {VERSION}\ntemplate1: installed {VERSION}\n"
     assert new.psql("SELECT answer FROM t", database="app") == "42"
     assert '"tag":"DROP TABLE"' in new.psql("LISTEN schema_changed", "DROP TABLE t", database="app")
     assert login(new, "changed").strip() == "1"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.containers import Server, build
+from tests.image.containers import VERSION, Server, build
 from tests.support import REPOSITORY
 from tests.support.docker import BASE_IMAGE, docker
 
@@ -85,13 +85,13 @@ def test_no_engine(tag: str) -> None:
 @pytest.mark.parametrize(
     ("file", "text", "says"),
     [
-        ("schema_notifications--1.0.sql", "SELECT 1 / 0;", "division by zero"),
+        (f"schema_notifications--{VERSION}.sql", "SELECT 1 / 0;", "division by zero"),
         ("init-schema-notifications.sql", "", "announced no schema change|is not available|does not work"),
     ],
 )
 def test_an_image_that_fails_its_proof_gets_no_tag(context: Path, tag: str, file: str, text: str, says: str) -> None:
     good = build("--image", tag, "--base-image", BASE_IMAGE).stdout.strip()
-    if file.endswith("1.0.sql"):
+    if file.startswith("schema_notifications--"):
         (context / file).write_text(text)
     else:
         (context / file).unlink()
@@ -145,7 +145,7 @@ def test_the_specification_s_verification(image: str) -> None:
 def test_the_first_start(image: str, start: Callable[..., Server]) -> None:
     """Every database of a new cluster has the feed: the initial one, postgres, template1, and so each that follows."""
     server = start(image, "--env", "POSTGRES_DB=app", "--env", "POSTGRES_USER=boss")
-    assert server.converge() == "app: has 1.0\npostgres: has 1.0\ntemplate1: has 1.0\n"
+    assert server.converge() == f"app: has {VERSION}\npostgres: has {VERSION}\ntemplate1: has {VERSION}\n"
     server.psql("CREATE DATABASE later", user="boss")
     for database in ("app", "postgres", "template1", "later"):
         said = server.psql("LISTEN schema_changed", "CREATE TABLE t ()", "DROP TABLE t", database=database, user="boss")
