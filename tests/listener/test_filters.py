@@ -64,7 +64,7 @@ async def test_what_belongs_to_an_object_of_the_schema_is_heard(database: str) -
         assert [event.tag for event in await take(queue, len(expected)) if isinstance(event, SchemaChange)] == expected
         commands(database, other)
         execute(database, "CREATE TABLE ten.last ()")
-        heard = []
+        heard: list[str] = []
         while not heard or heard[-1] != "CREATE TABLE":
             (event,) = await take(queue, 1)
             assert isinstance(event, SchemaChange)

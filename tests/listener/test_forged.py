@@ -26,15 +26,6 @@ def forge(connection: psycopg.Connection[Any], **truth: Any) -> None:
     connection.execute("SELECT pg_notify('schema_changed', %s)", [json.dumps(fields | truth)])
 
 
-def true_row(url: str, identity: str) -> dict[str, Any]:
-    with psycopg.connect(url) as connection:
-        ((number, txid, tag),) = connection.execute(
-            "SELECT id, txid::text, tag FROM schema_notifications.log WHERE objects @> %s",
-            [json.dumps([{"identity": identity, "action": "dropped"}])],
-        )
-        return {"id": number, "txid": txid, "tag": tag}
-
-
 @pytest.fixture
 def mallory(cluster: Cluster, database: str) -> str:
     """The URL of a user without any rights."""
