@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help setup up down psql url listen lint test bench clean
+.PHONY: help setup up down psql url listen lint test bench clean coolify-facts
 
 # What toolchain/setup found or made: .venv, pulumi, the plugins and the base image.
 ENV := source .cache/env
@@ -11,7 +11,7 @@ SHELL_SCRIPTS = $(shell git ls-files | xargs grep -lE '^\#!.*\b(ba)?sh\b')
 
 help: ## Show this list
 	@echo "PostgreSQL that tells its listeners when the schema changes. Start with: make up"
-	@sed -nE 's/^([a-z]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target what; do printf '  make %-8s %s\n' "$$target" "$$what"; done
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' Makefile | while IFS=$$'\t' read -r target what; do printf '  make %-13s %s\n' "$$target" "$$what"; done
 
 setup: ## Set this machine up; asks again for official plugins and image where stand-ins are used
 	@toolchain/setup --retry
@@ -51,6 +51,11 @@ test: ## Set up, lint, and run all tests; what is missing is an error, nothing i
 bench: ## Measure what it all costs (10 minutes), into docs/benchmarks.md
 	@toolchain/setup --tests
 	@$(ENV) && python -m pip install --quiet --disable-pip-version-check -e '.[bench]' && python benchmarks/run.py
+
+coolify-facts: ## Compare Coolify's openapi.json of another version with the requests made: make coolify-facts FILE=openapi.json
+	@test -f "$(FILE)" || { echo "name the file: make coolify-facts FILE=openapi.json" >&2; exit 2; }
+	@toolchain/setup
+	@$(ENV) && python tests/support/documented_requests.py "$(FILE)"
 
 clean: ## Remove .venv and the caches in this folder; run `make down` first
 	@test -z "$$(ls .pulumi-state/.pulumi/stacks/*/*.json 2>/dev/null)" || { echo "the dev stack is up: run 'make down' first" >&2; exit 1; }

@@ -4,13 +4,13 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
 import pytest
 from notifying_postgres.coolify.client import Coolify, CoolifyError
-from notifying_postgres.coolify.database import Refused
 from notifying_postgres.coolify.provided import Database
 from notifying_postgres.provider import HalfDone
 from notifying_postgres.provider import Refusal as Refusing
@@ -63,7 +63,7 @@ def test_a_tag_that_does_not_exist_fails_at_every_phase_of_the_minute(
 ) -> None:
     fake.minute, fake.lag = 1.0, 0.3
     database, state = deploy.databases.create(arguments(registry.reference))
-    missing = arguments(f"{registry.reference.partition('@')[0]}-missing", startTimeout=25)
+    missing = arguments(f"{registry.name}-missing", startTimeout=25)
     for phase in (0.0, 0.5, 0.95):
         at_phase(fake, phase)
         with pytest.raises(HalfDone, match="runs again with the image before"):
@@ -115,6 +115,38 @@ def test_what_is_gone_is_started_whatever_the_stale_word(deploy: Deploy, fake: F
     fake.healthy_by_itself = True
     assert deploy.databases.update(database, read[0], inputs)["ready"] is True
     assert inspect(database, "{{.State.Running}}") == "true"
+
+
+def test_asked_on_the_host_the_container_is_proof_enough(deploy: Deploy, fake: FakeCoolify, registry: Registry) -> None:
+    """No deploy waits for Coolify to look, nor believes what it has seen before."""
+    deploy.databases._docker = "docker"
+    fake.minute = 600
+    time.sleep(1)
+    database, state = deploy.databases.create(arguments(registry.reference))
+    before = inspect(database, "{{.Id}}")
+    assert fake.databases[database].status == "exited:unhealthy"
+    state = deploy.databases.update(database, state, arguments(registry.reference, limitsMemory="256m"))
+    assert inspect(database, "{{.Id}}") != before
+    assert inspect(database, "{{.State.Health.Status}} {{.HostConfig.Memory}}") == f"healthy {256 * 2**20}"
+
+    fake.databases[database].set_status("running:healthy")
+    missing = arguments(f"{registry.name}-missing", limitsMemory="256m", startTimeout=25)
+    with pytest.raises(HalfDone, match="runs again with the image before"):
+        deploy.databases.update(database, state, missing)
+    assert inspect(database, "{{.State.Running}} {{.Config.Image}}") == f"true {registry.reference}"
+
+    # Another image than the record says, as after a start that failed half way.
+    fake.databases[database].fields["image"] = f"{registry.name}-other"
+    read = deploy.databases.read(database, state, arguments(registry.reference))
+    assert read is not None
+    assert changes(read[0], arguments(registry.reference)) >= {"ready", "image"}
+
+    # Where the way to the host is none, Coolify is asked.
+    deploy.databases._docker = "/absent/docker"
+    fake.databases[database].fields["image"] = registry.reference
+    read = deploy.databases.read(database, state, arguments(registry.reference, limitsMemory="256m"))
+    assert read is not None
+    assert read[0]["ready"] is True
 
 
 # Starts
@@ -320,7 +352,32 @@ def test_fields_of_versions_to_come_stay_out_of_the_way(deploy: Deploy, fake: Fa
     assert not any("to_come" in key for key in {**read[0], **read[1]})
 
 
+def test_the_image_survives_what_coolify_does_for_ssl(registry: Registry, tmp_path: Path) -> None:
+    """Before each start it has the image's own chown give the mounted certificate to postgres, and then passes settings to it.
+
+    The stand-in base image cannot speak SSL, so that this is where the test ends there; the settings are read all the same.
+    """
+    for name in ("server.crt", "server.key"):
+        (tmp_path / name).write_text("x")
+    certificates = "/var/lib/postgresql/certs"
+    mounted = [word for name in ("crt", "key") for word in ("-v", f"{tmp_path}/server.{name}:{certificates}/server.{name}")]
+    files = [f"{certificates}/server.key", f"{certificates}/server.crt"]
+    docker("run", "--rm", "--user", "root", *mounted, "--entrypoint", "chown", registry.reference, "postgres:postgres", *files)
+    postgres = docker("run", "--rm", "--entrypoint", "id", registry.reference, "-u", "postgres")
+    assert {str(path.stat().st_uid) for path in tmp_path.iterdir()} == {postgres}
+    settings = [f"ssl_cert_file={files[1]}", f"ssl_key_file={files[0]}"]
+    command = ["postgres", *(word for setting in settings for word in ("-c", setting))]
+    container = docker("run", "-d", *mounted, "-e", "POSTGRES_PASSWORD=x", registry.reference, *command)
+    try:
+        docker("exec", "-i", container, "schema-notifications-converge", stdin="x\n")
+        assert docker("exec", container, "psql", "-U", "postgres", "-Atc", "SHOW ssl_key_file") == files[0]
+    finally:
+        docker("rm", "-fv", container)
+
+
 @pytest.mark.usefixtures("without_engine")
-def test_a_taken_place_is_a_refusal(deploy: Deploy, fake: FakeCoolify) -> None:
-    with pytest.raises(Refused):
-        deploy.databases.create(arguments("127.0.0.1:1/x:16", project="absent"))
+def test_ssl_that_is_on_in_the_dashboard_is_in_the_url(deploy: Deploy, fake: FakeCoolify, monkeypatch: pytest.MonkeyPatch) -> None:
+    show = fake._show
+    monkeypatch.setattr(fake, "_show", lambda uuid: show(uuid) | {"enable_ssl": True, "ssl_mode": "require"})
+    _, state = deploy.databases.create(arguments("127.0.0.1:1/x:16"))
+    assert state["internalUrl"].endswith(":5432/postgres?sslmode=require")

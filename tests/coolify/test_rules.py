@@ -1,5 +1,9 @@
 """The rules that are checked before anything is sent."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +14,9 @@ from notifying_postgres.coolify.provided import Database, Password
 from notifying_postgres.coolify.registry import pullable_name, registry_port
 from notifying_postgres.provider import UNKNOWN, Refusal
 
+from tests.support import REPOSITORY
 from tests.support.coolify import mount_by_expression
+from tests.support.documented_requests import BODIES, MISTAKES, QUERIES, REQUIRED, differences
 from tests.support.documented_requests import problems as undocumented
 
 GOOD: dict[str, Any] = {"image": "127.0.0.1:16/pg:16-0123", "project": "p", "environment": "e", "server": "s"}
@@ -151,3 +157,31 @@ def test_requests_that_coolify_does_not_document_are_found(
 ) -> None:
     found = undocumented(method, path, query, body)
     assert found == [] if problem is None else problem in " ".join(found)
+
+
+def test_another_versions_openapi_file_is_compared(tmp_path: Path) -> None:
+    """`make coolify-facts FILE=…`, on a file as the table has it, and on one that differs."""
+    paths: dict[str, Any] = {}
+    for method, path in [*BODIES, *QUERIES]:
+        fields = {name: {"type": kind} for name, kind in BODIES.get((method, path), {}).items()}
+        required = [*REQUIRED.get((method, path), ()), *MISTAKES.get((method, path), ())]
+        paths.setdefault(path, {})[method.lower()] = {
+            "requestBody": {"content": {"application/json": {"schema": {"properties": fields, "required": required}}}},
+            "parameters": [{"name": name, "in": "query"} for name in QUERIES.get((method, path), ())],
+        }
+    assert differences({"paths": paths}) == []
+    create = paths["/databases/postgresql"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    create["required"].append("team_uuid")
+    create["properties"]["limits_cpus"] = {"$ref": "#/components/schemas/Cpus"}
+    del paths["/databases/{uuid}/move"]
+    file = tmp_path / "openapi.json"
+    file.write_text(json.dumps({"paths": paths}))
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "tests" / "support" / "documented_requests.py", file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    for word in ("team_uuid", "limits_cpus is None in the file, string here", "POST /databases/{uuid}/move: not in the file"):
+        assert word in done.stdout

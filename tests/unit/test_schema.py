@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from notifying_postgres import NotifyingPostgres
+from notifying_postgres.coolify import rules
 from notifying_postgres.errors import camel_case
 from notifying_postgres.plugin import PACKAGE, VERSION, schema
 from pulumi.provider.experimental.component import ComponentProvider
@@ -101,6 +102,20 @@ def test_the_readmes_outputs_are_the_schemas(package: Any) -> None:
     assert sorted(listed) == sorted(package["resources"][f"{PACKAGE}:index:NotifyingPostgres"]["properties"])
     named = {camel_case(name) for name in re.findall(r"`(\w+)`", listed["databases"])}
     assert named == set(package["types"][f"{PACKAGE}:index:DatabaseOutputs"]["properties"])
+
+
+def test_the_defaults_of_coolifys_arguments_are_those_of_the_table(package: Any) -> None:
+    """One table has each argument's field, default and rule; the descriptions are for those who read."""
+    for fields, described in (
+        (rules.DATABASE, package["resources"][f"{PACKAGE}:index:CoolifyDatabase"]["inputProperties"]),
+        (rules.BACKUP, package["types"][f"{PACKAGE}:index:CoolifyBackupArgs"]["properties"]),
+        (rules.PASSWORD, package["resources"][f"{PACKAGE}:index:CoolifyPassword"]["inputProperties"]),
+    ):
+        assert set(fields) == set(described)
+        for key, field in fields.items():
+            if field.default is not None:
+                literal = json.dumps(field.default) if isinstance(field.default, bool) else str(field.default)
+                assert re.search(rf"Default: `?{re.escape(literal)}`?[.;]", described[key]["description"]), key
 
 
 def test_the_stack_file_knows_the_same_configuration(package: Any) -> None:

@@ -467,7 +467,7 @@ class Databases:
                     seen = self._clock()
             fresh = seen is not None and (not could_be_old or reported >= seen + _OLDEST_REPORT)
             if running and running.health is not None:
-                status, fresh = f"running:{running.health}", seen is not None
+                status, fresh = f"running:{running.health}", seen is not None and running.image == record["image"]
             waited = self._clock() - begun
             if running and fresh and status.startswith(goal):
                 self._log(f"The database is {status} after {waited:.0f} s.")
