@@ -132,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
         "--quiet-ms", type=_positive, default=200, metavar="N", help="a burst ends after N ms without a change (default: 200)"
     )
     listen.add_argument(
+        "--metrics", metavar="ADDRESS:PORT", help="serve OpenMetrics at http://ADDRESS:PORT/metrics (needs the extra relay or web)"
+    )
+    listen.add_argument(
         "--ready-fd",
         type=int,
         metavar="N",
@@ -339,7 +342,8 @@ def _listen(options: argparse.Namespace) -> int:
     if options.cursor_file and options.picture_file:
         raise SchemaChangesError("--picture-file keeps the cursor too: leave out --cursor-file.")
     write = _json_line if options.json or options.exec or not sys.stdout.isatty() else _readable
-    with _connection(options, _only_database(options)) as (url, route):
+    with contextlib.ExitStack() as stack:
+        url, route = stack.enter_context(_connection(options, _only_database(options)))
         wanted: ListenOptions = {
             "cursor": options.since,
             "store": _store(options),
@@ -350,16 +354,29 @@ def _listen(options: argparse.Namespace) -> int:
             "verify": options.verify,
             "catch_up": not options.no_catch_up,
             "route": route,
-            "on_ready": _ready(options.ready_fd),
         }
+        ready = _ready(options.ready_fd)
         diff = options.diff or options.picture_file is not None
+        numbers = None
+        if options.metrics:
+            from .metrics import ListenerNumbers, serving
+
+            numbers = ListenerNumbers(ready)
+            ready = numbers.ready
+            stack.enter_context(serving(options.metrics, numbers.samples, numbers.status))
+        wanted["on_ready"] = ready
         if options.exec is None and not diff:
             with contextlib.closing(listen_sync(url, **wanted)) as events:
                 for event in events:
+                    if numbers is not None:
+                        numbers.heard(event)
                     print(write(event), flush=True)
         else:
             with contextlib.closing(listen_batches_sync(url, quiet=options.quiet_ms / 1000, diff=diff, **wanted)) as batches:
                 for batch in batches:
+                    if numbers is not None:
+                        for event in batch.events:
+                            numbers.heard(event)
                     lines = [write(event) for event in batch.events]
                     if diff:
                         from .diff.command import json_line, readable

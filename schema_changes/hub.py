@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator
@@ -30,7 +31,7 @@ from .cursor import Place, Position, digest
 from .errors import CannotListen, SchemaChangesError, Unreachable, describe
 from .event import Reset, SchemaChange, from_log_row
 from .feed import CHANGES_SINCE, async_session, may_not_read, require, told
-from .listener import ListenOptions, listen
+from .listener import Batch, ListenOptions, listen, listen_batches
 from .listener import _delay as backoff
 
 Event = SchemaChange | Reset
@@ -49,12 +50,14 @@ _DIRECT = 256
 class Hub:
     """Async context manager; inside, `follow` may be called any number of times at once.
 
-    options: as for `listen`, but for cursor, store and verify.
+    diff: tell with each burst of changes, in the `raw` of its last one, what has become different: `differences` as
+    `listen --diff` has them, and `differences_text`.  That is told live only; what is read from the log later has none.
+    options: as for `listen`, but for cursor, store, verify and on_ready.
 
     Entering raises what `listen` raises at its start.  What ends the listener later, `follow` raises.
     """
 
-    def __init__(self, conninfo: str = "", **options: Unpack[ListenOptions]) -> None:
+    def __init__(self, conninfo: str = "", *, diff: bool = False, **options: Unpack[ListenOptions]) -> None:
         self.where = describe(conninfo)
         """The server and database in words."""
         self.cursor = ""
@@ -62,6 +65,7 @@ class Hub:
         self.events = 0
         """Events so far."""
         self._conninfo = conninfo
+        self._diff = diff
         # what is handed on to others must be true: the log is believed, not the notices, which any user can send
         self._options: ListenOptions = {**options, "verify": True}
         # the last events, the number of the first of them, and the number of the event that follows a cursor
@@ -78,8 +82,20 @@ class Hub:
         page = await self._read(None)
         self.cursor = page.cursor
         self._after[self.cursor] = 0
+        listens = asyncio.Event()
+        self._options["on_ready"] = lambda _: listens.set()
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(lambda _: self._wake())
+        waiting = asyncio.create_task(listens.wait())
+        try:
+            await asyncio.wait([self._task, waiting], return_when=asyncio.FIRST_COMPLETED)
+            if self._task.done():
+                self._task.result()
+        except BaseException:
+            self._task.cancel()
+            raise
+        finally:
+            waiting.cancel()
         return self
 
     async def __aexit__(
@@ -135,6 +151,12 @@ class Hub:
 
     async def _run(self) -> None:
         options: ListenOptions = {**self._options, "cursor": self.cursor}
+        if self._diff:
+            async with contextlib.aclosing(listen_batches(self._conninfo, diff=True, **options)) as batches:
+                async for batch in batches:
+                    for event in _with_differences(batch):
+                        self._keep(event)
+            return
         async with contextlib.aclosing(listen(self._conninfo, **options)) as events:
             async for event in events:
                 self._keep(event)
@@ -240,6 +262,19 @@ class _Page:
     """There may be more."""
     number: int
     """Of the event that the hub told next, when the log was asked."""
+
+
+def _with_differences(batch: Batch) -> list[Event]:
+    from . import diff
+
+    events: list[Event] = list(batch.events)
+    last = next((index for index in reversed(range(len(events))) if isinstance(events[index], SchemaChange)), None)
+    if batch.differences and last is not None:
+        change = batch.changes[-1]
+        found = [difference.as_dict() for difference in batch.differences]
+        fields = {**json.loads(change.raw), "differences": found, "differences_text": diff.text(batch.differences)}
+        events[last] = replace(change, raw=json.dumps(fields, ensure_ascii=False))
+    return events
 
 
 def _row(change: SchemaChange) -> tuple[int, int]:

@@ -9,12 +9,14 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from .errors import SchemaChangesError
+from .event import Reset, SchemaChange
 
 Sample = tuple[str, str, str, dict[str, str], float]
 """Kind (`counter` or `gauge`), name, what it is, labels, value."""
@@ -62,6 +64,42 @@ def serving(address: str, samples: Callable[[], Iterable[Sample]], status: Calla
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+class ListenerNumbers:
+    """What a listener has done: call `ready` when it listens and `heard` with each event.
+
+    then: called after `ready`.
+    """
+
+    def __init__(self, then: Callable[[str | None], object]) -> None:
+        self._then = then
+        self.sessions = self.changes = self.resets = 0
+        self.lag = 0.0
+
+    def ready(self, cursor: str | None) -> None:
+        """For `on_ready`."""
+        self.sessions += 1
+        self._then(cursor)
+
+    def heard(self, event: SchemaChange | Reset) -> None:
+        """Count it."""
+        if isinstance(event, Reset):
+            self.resets += 1
+        else:
+            self.changes += 1
+            self.lag = max(0.0, (datetime.now(UTC) - event.timestamp).total_seconds())
+
+    def samples(self) -> Iterable[Sample]:
+        """The numbers for OpenMetrics."""
+        yield "counter", "schema_changes_changes", "Changes heard.", {}, self.changes
+        yield "counter", "schema_changes_resets", "Resets: what happened before could not be told.", {}, self.resets
+        yield "counter", "schema_changes_reconnects", "Sessions after the first.", {}, max(0, self.sessions - 1)
+        yield "gauge", "schema_changes_lag_seconds", "From the last change's command to its arrival here.", {}, self.lag
+
+    def status(self) -> dict[str, Any]:
+        """The state: healthy once it has listened."""
+        return {"healthy": self.sessions > 0, "changes": self.changes, "resets": self.resets, "sessions": self.sessions}
 
 
 def parse_address(address: str) -> tuple[str, int]:

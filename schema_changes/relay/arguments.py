@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep each sink's cursor in a file in this folder "
         "(default: in the table public.schema_changes_cursor of the database)",
     )
+    parser.add_argument("--diff", action="store_true", help="tell with each burst of changes exactly what is different, too")
     parser.add_argument(
         "--metrics", metavar="ADDRESS:PORT", help="serve OpenMetrics at http://ADDRESS:PORT/metrics and the state at /status"
     )

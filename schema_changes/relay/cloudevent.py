@@ -49,7 +49,9 @@ def body(attributes: dict[str, Any], most: int | None = None) -> str:
     """
     text = json.dumps(attributes, separators=(",", ":"))
     if most is not None and len(text) > most:
-        data = {key: value for key, value in attributes["data"].items() if key not in ("objects", "differences")}
+        data = {
+            key: value for key, value in attributes["data"].items() if key not in ("objects", "differences", "differences_text")
+        }
         text = json.dumps({**attributes, "data": {**data, "truncated": True}}, separators=(",", ":"))
     return text
 

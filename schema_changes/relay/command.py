@@ -43,7 +43,7 @@ def run(options: argparse.Namespace, conninfo: str, route: Route | None) -> int:
         else:
             store = TableCursorStore(conninfo, f"relay {name}")
         deliveries.append(Delivery(name, open_sink(url, secret), store))
-    asyncio.run(_relay(options, Hub(conninfo, route=route), deliveries))
+    asyncio.run(_relay(options, Hub(conninfo, diff=options.diff, route=route), deliveries))
     return 0
 
 

@@ -28,4 +28,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--relay", action="append", default=[], metavar="ADDRESS:PORT", help="show the state of the relay that has --metrics there"
     )
+    parser.add_argument("--diff", action="store_true", help="show with each burst of changes exactly what is different, too")
     parser.add_argument("--metrics", metavar="ADDRESS:PORT", help="serve OpenMetrics at http://ADDRESS:PORT/metrics")

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace, conninfo: str, route: Route | None) -> int:
     access = Access(host, token.strip(), options.proxy_header or "", options.proxy_from)
     relays = [partial(relay_state, *parse_address(address)) for address in options.relay]
     logging.basicConfig(level=logging.INFO, format="schema-changes: %(message)s")
-    web = Web(Hub(conninfo, route=route), Database(conninfo, route), access, relays)
+    web = Web(Hub(conninfo, diff=options.diff, route=route), Database(conninfo, route), access, relays)
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=4096)

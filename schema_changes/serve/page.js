@@ -181,8 +181,7 @@ function row(change, open) {
   details.addEventListener("toggle", fill);
   fill();
   entry.append(details);
-  if (change.differences?.length)
-    entry.append(element("ul", { className: "differences" }, ...change.differences.map((one) => element("li", { textContent: visible(one.text ?? JSON.stringify(one)) }))));
+  if (change.differences_text) entry.append(element("p", { className: "differences", textContent: visible(change.differences_text.trimEnd()) }));
   return entry;
 }
 
