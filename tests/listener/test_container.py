@@ -172,6 +172,18 @@ def test_a_server_that_is_down_behind_ssh_is_told(container: Container, sshd: Ss
     assert f"PostgreSQL in container {container.name!r} on {sshd.address}: nothing answers at" in done.stderr
 
 
+@pytest.mark.parametrize("way", ["engine", "ssh"])
+def test_a_container_without_an_address_is_told_and_the_host_s_own_server_is_left_alone(image: str, sshd: Sshd, way: str) -> None:
+    words = [] if way == "engine" else ["--ssh", sshd.address, *(f"--ssh-option={word}" for word in ssh_options(sshd))]
+    alone = docker("run", "--detach", "--network", "none", "--entrypoint", "sleep", image, "60")
+    try:
+        done = check("--container", alone, *words)
+    finally:
+        docker("rm", "--force", "--volumes", alone)
+    assert done.returncode == 3
+    assert "it has no address of its own (network none); connect it to a network" in done.stderr
+
+
 def test_another_host_key_is_refused(container: Container, sshd: Sshd) -> None:
     other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVxhN0aWcGcRKD4xrK1mPGs5lYvW0pJ7dEmTfYkkXyL"
     words = [f"--ssh-option={word}" for word in ssh_options(sshd, other)]
