@@ -63,7 +63,7 @@ def test_a_tag_that_does_not_exist_fails_at_every_phase_of_the_minute(
 ) -> None:
     fake.minute, fake.lag = 1.0, 0.3
     database, state = deploy.databases.create(arguments(registry.reference))
-    missing = arguments(f"{registry.name}-missing", startTimeout=25)
+    missing = arguments(f"{registry.name}-missing", startTimeout=50)
     for phase in (0.0, 0.5, 0.95):
         at_phase(fake, phase)
         with pytest.raises(HalfDone, match="runs again with the image before"):
@@ -130,7 +130,7 @@ def test_asked_on_the_host_the_container_is_proof_enough(deploy: Deploy, fake: F
     assert inspect(database, "{{.State.Health.Status}} {{.HostConfig.Memory}}") == f"healthy {256 * 2**20}"
 
     fake.databases[database].set_status("running:healthy")
-    missing = arguments(f"{registry.name}-missing", limitsMemory="256m", startTimeout=25)
+    missing = arguments(f"{registry.name}-missing", limitsMemory="256m", startTimeout=50)
     with pytest.raises(HalfDone, match="runs again with the image before"):
         deploy.databases.update(database, state, missing)
     assert inspect(database, "{{.State.Running}} {{.Config.Image}}") == f"true {registry.reference}"

@@ -395,6 +395,8 @@ class FakeCoolify:
             raise Refusal(403, {"message": f"Missing required permissions: {ability}"})
         if method in ("POST", "PATCH") and not action and not body:
             raise Refusal(400, {"message": "Invalid request.", "error": "Empty JSON."})
+        if action:
+            body = {**query, **(body or {})}  # Laravel looks in both
         for pattern, verb, handle in self._routes():
             if verb == method and (match := re.fullmatch(pattern, path)):
                 return handle(*match.groups(), **({"query": query} if verb in ("DELETE", "GET") else {"body": body or {}}))
@@ -412,7 +414,11 @@ class FakeCoolify:
             (one, "PATCH", self._patch),
             (one, "DELETE", self._remove),
             (f"{one}/start", "POST", lambda uuid, body: self.act(uuid, "start")),
-            (f"{one}/stop", "POST", lambda uuid, body: self.act(uuid, "stop", body.get("docker_cleanup", True))),
+            (
+                f"{one}/stop",
+                "POST",
+                lambda uuid, body: self.act(uuid, "stop", str(body.get("docker_cleanup", True)) in ("True", "true", "1")),
+            ),
             (f"{one}/restart", "POST", lambda uuid, body: self.act(uuid, "restart")),
             (f"{one}/move", "POST", self._move),
             (f"{one}/logs", "GET", self._logs),
@@ -582,6 +588,9 @@ class FakeCoolify:
             work = {"start": self._start, "restart": self._restart}[action]
             self._jobs.put(lambda: work(database))
         return {"message": f"Database {action}ing request queued."}
+
+    def _stop_action(self, uuid: str, body: Json) -> Json:
+        return self.act(uuid, "stop", cleanup=str(body.get("docker_cleanup", True)) in ("True", "true", "1"))
 
     def _move(self, uuid: str, body: Json) -> Json:
         database = self._find(uuid)

@@ -3,6 +3,7 @@ one that is gone; so whoever has to know asks for the container itself: the Dock
 Coolify, which fetches a log from the server when it is asked, and has none of a container that does not run."""
 
 import json
+import re
 import shlex
 import socket
 import struct
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from .client import Coolify, CoolifyError
 
 LOG_LINES = 10000  # as many as Coolify gives
+_DEFAULT_REGISTRY = re.compile(r"^(?:index\.)?docker\.io/(?:library/)?")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class Container:
             return self.id != other.id
         # A container's log only grows, and its lines have the time in them. Beyond what Coolify gives nothing can be told.
         return len(self.log) < LOG_LINES and self.log[: len(other.log)] != other.log
+
+    def runs(self, image: str) -> bool:
+        """Whether it was made from an image of that name, as far as that is known."""
+        return self.image is None or _DEFAULT_REGISTRY.sub("", self.image) == _DEFAULT_REGISTRY.sub("", image)
 
 
 def running_container(uuid: str, coolify: Coolify, docker: str | None) -> Container | None:

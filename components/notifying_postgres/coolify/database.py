@@ -245,7 +245,7 @@ class Databases:
             # Of an adopted database nobody knows whether it ran: then its mount is not touched.
             "started": state.get("started", True),
             "starts": state.get("starts", 0),
-            "ready": state.get("ready", True) and running is not None and running.image in (None, record["image"]),
+            "ready": state.get("ready", True) and running is not None and running.runs(record["image"]),
         }
         if record.get("postgres_password"):
             new["password"] = record["postgres_password"]
@@ -281,7 +281,7 @@ class Databases:
                 self._coolify.update(f"/databases/{uuid}", changes)
                 state["password"] = changes.get("postgres_password", state.get("password"))
             running = self._container(uuid)
-            if not (state["ready"] and running):
+            if not (state["ready"] and running and running.runs(inputs["image"])):
                 self._start(uuid, record, running, inputs, state, sent_before="queued" in before and not restart)
             self._publish(uuid, inputs, before)
             return self._outputs(uuid, state, self._existing(uuid))
@@ -467,7 +467,7 @@ class Databases:
                     seen = self._clock()
             fresh = seen is not None and (not could_be_old or reported >= seen + _OLDEST_REPORT)
             if running and running.health is not None:
-                status, fresh = f"running:{running.health}", seen is not None and running.image == record["image"]
+                status, fresh = f"running:{running.health}", seen is not None and running.runs(record["image"])
             waited = self._clock() - begun
             if running and fresh and status.startswith(goal):
                 self._log(f"The database is {status} after {waited:.0f} s.")
