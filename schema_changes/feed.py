@@ -458,6 +458,8 @@ class AsyncSession:
         self._hear = hear
         self._ended = ended
         self._codec: str | None = None
+        # what to call with the answer to `pulse`, and what gives up waiting for it
+        self._pulse: tuple[Callable[[str, str], None], asyncio.TimerHandle] | None = None
         self._arrived = asyncio.Event()
         self._error: psycopg.Error | None = None
         self._loop = asyncio.get_running_loop()
@@ -469,12 +471,55 @@ class AsyncSession:
 
         Raises `psycopg.Error`, and `psycopg.OperationalError` when nothing comes for `timeout` seconds.
         """
+        await self.idle()
         try:
             return await self._rows(query, arguments)
         except _UNTRANSLATABLE:
             await self._rows(_pin(self._pgconn, local=False, as_it_is=True))
             self._codec = _codec(self._pgconn)
             return await self._rows(query, arguments)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether a `pulse` is not answered yet."""
+        return self._pulse is not None
+
+    async def idle(self) -> None:
+        """Wait until a `pulse` is answered."""
+        while self.is_asked:
+            await self._progress()
+
+    def pulse(self, query: str, arguments: Sequence[str | None], answer: Callable[[str, str], None]) -> None:
+        """Ask without a task that waits: `answer` is called with the first two columns of an answer that has one row, and with
+        empty ones of another.  What a listener does every few seconds for ever should cost nothing.
+        """
+        self.check()
+        self._pgconn.send_query_params(query.encode(), [None if one is None else one.encode() for one in arguments])
+        if self._pgconn.flush():
+            raise psycopg.OperationalError("the server takes no bytes")
+        self._pulse = answer, self._loop.call_later(self._timeout, self._end, psycopg.OperationalError(self._silence))
+
+    def _answer_pulse(self) -> None:
+        if self._pulse is None or self._pgconn.is_busy():
+            return
+        rows = []
+        while (result := self._pgconn.get_result()) is not None:
+            rows += [(result.get_value(row, 0), result.get_value(row, 1)) for row in range(result.ntuples)]
+        (answer, timer), self._pulse = self._pulse, None
+        timer.cancel()
+        first, second = rows[0] if len(rows) == 1 else (None, None)
+        answer((first or b"").decode(), (second or b"").decode())
+
+    def _end(self, error: psycopg.Error) -> None:
+        self._error = error
+        self._loop.remove_reader(self._socket)
+        self._arrived.set()
+        if self._ended is not None:
+            self._ended()
+
+    @property
+    def _silence(self) -> str:
+        return f"nothing came from the server for {self._timeout:g} s"
 
     async def _rows(self, query: str, arguments: Sequence[str | None] = ()) -> list[tuple[bytes | None, ...]]:
         pgconn = self._pgconn
@@ -509,6 +554,8 @@ class AsyncSession:
 
     def close(self) -> None:
         """Close the connection, once more or not."""
+        if self._pulse is not None:
+            self._pulse[1].cancel()
         if self._pgconn.status != ConnStatus.BAD or self._error is None:
             self._loop.remove_reader(self._socket)
         self._pgconn.finish()
@@ -522,7 +569,7 @@ class AsyncSession:
             async with asyncio.timeout(self._timeout):
                 await self._arrived.wait()
         except TimeoutError:
-            raise psycopg.OperationalError(f"nothing came from the server for {self._timeout:g} s") from None
+            raise psycopg.OperationalError(self._silence) from None
         finally:
             if write:
                 self._loop.remove_writer(self._socket)
@@ -532,13 +579,11 @@ class AsyncSession:
         try:
             self._pgconn.consume_input()
         except psycopg.Error as error:
-            self._error = error
-            self._loop.remove_reader(self._socket)
-            if self._ended is not None:
-                self._ended()
+            self._end(error)
         self.last_heard = self._loop.time()
         self._arrived.set()
         self._tell()
+        self._answer_pulse()
 
     def _tell(self) -> None:
         while notice := self._pgconn.notifies():

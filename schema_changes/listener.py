@@ -29,6 +29,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
+import psycopg
+
 from .cursor import CursorStore, Place, Position, digest
 from .errors import CannotListen, SchemaChangesError, Unreachable
 from .event import CHANNEL, MalformedNotice, Reset, SchemaChange, from_log_row, parse_notice
@@ -234,6 +236,7 @@ class _Feed:
     """Runs as a task that owns the session and fills `ready`, and is emptied by the consumer with `next`."""
 
     task: asyncio.Task[None]
+    _timer: asyncio.TimerHandle
 
     def __init__(self, conninfo: str, options: ListenOptions) -> None:
         self.ready: deque[_Waiting] = deque()
@@ -264,6 +267,7 @@ class _Feed:
         # complete answers of the log, by the number of the one that is or comes next
         self._answer, self._answered = 1, 0
         self._overflowed = False
+        self._resting = False
         self._sessions = 0
         if self._verify and not self._catch_up:
             raise SchemaChangesError("verify=True asks the log, which catch_up=False does without: choose one of them.")
@@ -296,6 +300,13 @@ class _Feed:
 
     async def rest(self, events: list[SchemaChange | Reset]) -> list[SchemaChange | Reset]:
         """What is still to come of the transactions of these events, and what comes before that."""
+        self._resting = True
+        try:
+            return await self._rest(events)
+        finally:
+            self._resting = False
+
+    async def _rest(self, events: list[SchemaChange | Reset]) -> list[SchemaChange | Reset]:
         more: list[SchemaChange | Reset] = []
 
         def take() -> None:
@@ -423,18 +434,50 @@ class _Feed:
             await self._read_log(session)
             return
         self.wake.clear()
-        loop = asyncio.get_running_loop()
+        self._timer = asyncio.get_running_loop().call_at(session.last_heard + self._heartbeat, self._beat, session)
         try:
-            async with asyncio.timeout_at(session.last_heard + self._heartbeat):
-                await self.wake.wait()
-        except TimeoutError:
-            if loop.time() < session.last_heard + self._heartbeat:
-                return
-            if self._catch_up and not self.ready:
-                # a sign of life as good as any, and finds what was logged and not announced
-                await self._read_log(session)
+            await self.wake.wait()
+        finally:
+            self._timer.cancel()
+
+    def _beat(self, session: AsyncSession) -> None:
+        """Ask the log for news after a time of silence: a sign of life as good as any, and finds what was logged and not announced.
+
+        What is usual, that there is none, wakes nobody.
+        """
+        position = self.position
+        due = session.last_heard + self._heartbeat
+        loop = asyncio.get_running_loop()
+        if loop.time() < due:
+            self._timer = loop.call_at(due, self._beat, session)
+            return
+        if session.is_asked:
+            self._timer = loop.call_later(self._heartbeat, self._beat, session)
+            return
+        try:
+            if position is not None and not position.direct and not position.places and not self.ready:
+                self._reading = True
+                session.pulse(CHANGES_SINCE, [position.server, "1"], self._answered_beat)
+                self._timer = loop.call_later(self._heartbeat, self._beat, session)
+            elif self._catch_up and not self.ready:
+                self._stale = True
+                self.wake.set()
             else:
-                await session.rows("SELECT 1")
+                session.pulse("SELECT 1, 1", [], lambda *_: None)
+                self._timer = loop.call_later(self._heartbeat, self._beat, session)
+        except psycopg.Error:
+            self.wake.set()  # the session tells why
+
+    def _answered_beat(self, kind: str, cursor: str) -> None:
+        self._reading = False
+        if kind != "cursor" or self._stale:
+            self._stale = True
+            self.wake.set()
+        elif self.position is not None and cursor != self.position.server:
+            self.position = Position(cursor)
+            self._answered, self._answer = self._answer, self._answer + 1
+        if self._options.get("store") is not None or self._resting:
+            self.filled.set()
 
     def _hear(self, channel: str, payload: str, pid: int) -> None:
         """Deliver a notice that is news, or note that the log is to be read."""
@@ -478,6 +521,7 @@ class _Feed:
 
     async def _read_log(self, session: AsyncSession) -> None:
         """Deliver what came after the position, some rows of it; a new position."""
+        await session.idle()
         former = self.position
         self._stale, self._reading = False, True
         answer, limit = self._answer, self._rows
