@@ -2,8 +2,6 @@
 
 import email
 import importlib.metadata
-import os
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -49,13 +47,22 @@ def check_wheel(wheel: Path) -> None:
     assert "pulumi" in described.get_all("Provides-Extra", [])
 
 
-def test_another_stack_has_it_from_the_wheel(tmp_path: Path, sshd: Sshd) -> None:
+def test_another_stack_has_it_from_the_template_and_the_wheel(tmp_path: Path, sshd: Sshd) -> None:
     programs = install(tmp_path)
-    project = tmp_path / "project"
-    shutil.copytree(REPOSITORY / "examples" / "other-stack", project)
-
-    stack = Stack(tmp_path / "stack", program=project, project="other-stack")
-    stack.env["PATH"] = f"{programs}:{os.environ['PATH']}"
+    stack = Stack(tmp_path / "stack", program=tmp_path / "shop", project="shop")
+    new = [
+        "pulumi",
+        "new",
+        REPOSITORY / "examples/other-stack",
+        "--dir",
+        stack.program,
+        "--name",
+        "shop",
+        "--generate-only",
+        "--yes",
+    ]
+    subprocess.run(new, env=stack.env, check=True)
+    (stack.program / "venv").symlink_to(programs.parent)
     stack.config = {"image": f"{stack.name}:16", "baseImage": BASE_IMAGE}
     stack.config |= sshd.config
     stack.init()
