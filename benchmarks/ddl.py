@@ -60,12 +60,11 @@ class Session:
         self.connection = pq.PGconn.connect(conninfo.encode())
         self.run("SET client_min_messages = error")
 
-    def run(self, *statements: str) -> pq.abc.PGresult:
-        for statement in statements:
-            result = self.connection.exec_(statement.encode())
-            if result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE):
-                raise RuntimeError(self.connection.error_message.decode())
-        return result
+    def run(self, statement: str, *more: str) -> pq.abc.PGresult:
+        result = self.connection.exec_(statement.encode())
+        if result.status in (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE):
+            raise RuntimeError(self.connection.error_message.decode())
+        return self.run(*more) if more else result
 
     def notices(self) -> int:
         """How many have arrived since the last call."""

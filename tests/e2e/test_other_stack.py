@@ -50,18 +50,9 @@ def check_wheel(wheel: Path) -> None:
 def test_another_stack_has_it_from_the_template_and_the_wheel(tmp_path: Path, sshd: Sshd) -> None:
     programs = install(tmp_path)
     stack = Stack(tmp_path / "stack", program=tmp_path / "shop", project="shop")
-    new = [
-        "pulumi",
-        "new",
-        REPOSITORY / "examples/other-stack",
-        "--dir",
-        stack.program,
-        "--name",
-        "shop",
-        "--generate-only",
-        "--yes",
-    ]
-    subprocess.run(new, env=stack.env, check=True)
+    template = str(REPOSITORY / "examples" / "other-stack")
+    words = ["--dir", str(stack.program), "--name", "shop", "--generate-only", "--yes"]
+    subprocess.run(["pulumi", "new", template, *words], env=stack.env, check=True)
     (stack.program / "venv").symlink_to(programs.parent)
     stack.config = {"image": f"{stack.name}:16", "baseImage": BASE_IMAGE}
     stack.config |= sshd.config

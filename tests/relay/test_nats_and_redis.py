@@ -6,11 +6,12 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nats as nats_client
 import pytest
 import redis as redis_client
+from nats.js.errors import NotFoundError
 
 from schema_changes.errors import SchemaChangesError
 from schema_changes.relay.sinks import NotDelivered, open_sink
@@ -25,7 +26,7 @@ async def in_nats(server: NatsServer, stream: str = "app_schema", login: dict[st
         context = client.jetstream()
         try:
             last = (await context.stream_info(stream)).state.last_seq
-        except nats_client.js.errors.NotFoundError:
+        except NotFoundError:
             return []
         messages = [await context.get_msg(stream, number) for number in range(1, last + 1)]
         return [dict(json.loads(message.data or b"")) for message in messages]
@@ -33,10 +34,15 @@ async def in_nats(server: NatsServer, stream: str = "app_schema", login: dict[st
         await client.close()
 
 
+def entries(server: RedisServer, stream: str = "schema") -> list[dict[str, str]]:
+    """The fields of each entry of the stream, in order."""
+    with redis_client.Redis(port=server.port, decode_responses=True) as client:
+        return cast(list[dict[str, str]], [fields for _, fields in client.xrange(stream) or ()])
+
+
 def in_redis(server: RedisServer, stream: str = "schema") -> list[dict[str, Any]]:
     """The events of the stream, in order."""
-    with redis_client.Redis(port=server.port, decode_responses=True) as client:
-        return [json.loads(fields["event"]) for _, fields in client.xrange(stream)]
+    return [json.loads(fields["event"]) for fields in entries(server, stream)]
 
 
 def event(number: int, size: int = 0) -> dict[str, Any]:
@@ -55,8 +61,7 @@ def test_each_change_is_a_message_and_an_entry(database: str, nats: NatsServer, 
     assert list(names(asyncio.run(in_nats(nats)))) == expected
     assert list(names(in_redis(redis))) == expected
     assert asyncio.run(in_nats(nats)) == in_redis(redis)
-    with redis_client.Redis(port=redis.port, decode_responses=True) as client:
-        ((_, fields),) = client.xrange("schema", count=1)
+    fields = entries(redis)[0]
     assert fields["type"] == "notifying-postgres.schema_changed"
     assert fields["id"].endswith(in_redis(redis)[0]["id"])
 
