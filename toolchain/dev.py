@@ -39,7 +39,7 @@ def use_local_state_unless_chosen() -> None:
 
 def up() -> None:
     pulumi("stack", "select", "--create", STACK)
-    pulumi("up", "--yes", "--suppress-outputs", "--stack", STACK)
+    pulumi("up", "--yes", "--skip-preview", "--suppress-outputs", "--suppress-progress", "--stack", STACK)
     summarise(outputs())
 
 
@@ -104,7 +104,13 @@ def summarise(values: dict[str, Any]) -> None:
         print(f"  image    {database['image_id'].removeprefix('sha256:')[:12]}")
         print(f"  check    made, altered and dropped a table; heard {notices}")
         print("  connect  make psql; or by URL from this machine, password included: make url")
-    print("\nWatch schema changes: make listen    Change the schema, in another terminal: make psql    Remove it all: make down")
+    print("\nNext:")
+    for command, what in {
+        "make listen": "watch the schema change",
+        "make psql": "change it, in another terminal: CREATE TABLE orders (id int);",
+        "make down": "remove it all, data included",
+    }.items():
+        print(f"  {command:14}{what}")
 
 
 def outputs() -> dict[str, Any]:
