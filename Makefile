@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help setup up down psql url listen lint test bench clean coolify-facts
+.PHONY: help setup up down psql url listen lint test bench coverage pictures recording clean coolify-facts
 
 # What toolchain/setup found or made: .venv, pulumi, the plugins and the base image.
 ENV := source .cache/env
@@ -47,6 +47,20 @@ test: ## Set up, lint, and run all tests; what is missing is an error, nothing i
 	@toolchain/setup --tests --languages
 	@$(MAKE) lint
 	@$(ENV) && NOTHING_SKIPPED=1 pytest -n 4 --dist worksteal  # 4 also on 2 cores: half of the time is waiting
+
+coverage: ## Run all tests and tell which lines none of them reaches
+	@toolchain/setup --tests --languages
+	@$(ENV) && pytest -n 4 --dist worksteal --cov --cov-report term-missing:skip-covered
+
+pictures: ## Draw the pictures in docs/ from their sources
+	@toolchain/setup
+	@$(ENV) && python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@$(ENV) && for picture in overview architecture; do d2 --layout elk --pad 20 "docs/$$picture.d2" "docs/$$picture.svg"; done
+	@chmod a+r docs/*.svg
+
+recording: ## Record a session with the dev database, and draw docs/session.svg from it
+	@toolchain/setup
+	@$(ENV) && python -m pip install --quiet --disable-pip-version-check -e '.[docs]' && toolchain/recording
 
 bench: ## Measure what it all costs (10 minutes), into docs/benchmarks.md
 	@toolchain/setup --tests

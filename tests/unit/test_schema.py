@@ -67,8 +67,8 @@ def test_only_the_databases_are_required(package: Any) -> None:
 
 
 def table(heading: str, column: int) -> dict[str, str]:
-    """A table of the README: the first column's keys, and what stands in another column."""
-    text = (REPOSITORY / "README.md").read_text()
+    """A table of docs/configuration.md: the first column's keys, and what stands in another column."""
+    text = (REPOSITORY / "docs" / "configuration.md").read_text()
     rows = text[text.index(f"| {heading} |") :].split("\n\n")[0].splitlines()[2:]
     cells = [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
     return {row[0].strip("` "): row[column] for row in cells}
@@ -80,7 +80,7 @@ def default(described: dict[str, Any]) -> str | None:
     return found[1] if found else None
 
 
-def test_the_readmes_configuration_is_the_schemas(package: Any) -> None:
+def test_the_documented_configuration_is_the_schemas(package: Any) -> None:
     listed = table("Key (`pulumi config set …`)", 2)
     component = package["resources"][f"{PACKAGE}:index:NotifyingPostgres"]["inputProperties"]
     database = package["types"][f"{PACKAGE}:index:DatabaseArgs"]["properties"]
@@ -97,7 +97,7 @@ def test_the_readmes_configuration_is_the_schemas(package: Any) -> None:
             assert f"`{value}`" in listed[key], key
 
 
-def test_the_readmes_outputs_are_the_schemas(package: Any) -> None:
+def test_the_documented_outputs_are_the_schemas(package: Any) -> None:
     listed = table("Output", 1)
     assert sorted(listed) == sorted(package["resources"][f"{PACKAGE}:index:NotifyingPostgres"]["properties"])
     named = {camel_case(name) for name in re.findall(r"`(\w+)`", listed["databases"])}
