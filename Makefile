@@ -41,6 +41,7 @@ lint: ## Check style, types and shell scripts
 	@$(ENV) && ruff check --quiet . && ruff format --quiet --check .
 	@$(ENV) && mypy --no-error-summary schema_changes components/notifying_postgres toolchain benchmarks tests
 	@$(ENV) && for program in __main__.py components/__main__.py examples/other-stack; do mypy --no-error-summary "$$program"; done
+	@$(ENV) && pyright >.cache/pyright.log || { cat .cache/pyright.log; exit 1; }
 	@$(ENV) && shellcheck $(SHELL_SCRIPTS)
 
 test: ## Set up, lint, and run all tests; what is missing is an error, nothing is skipped

@@ -64,8 +64,8 @@ class Database:
         values: dict[str, Any] = {name: filters.get(name) or None for name in ("user", "tag", "object")}
         try:
             day = date.fromisoformat(filters["day"]) if filters.get("day") else None
-            values["from"] = None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
-            values["to"] = None if day is None else values["from"] + timedelta(days=1)
+            begins = None if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC)
+            values |= {"from": begins, "to": None if begins is None else begins + timedelta(days=1)}
             moment, txid, number = filters["before"].split("/") if filters.get("before") else (None, "0", "0")
             values["before"] = None if moment is None else datetime.fromisoformat(moment)
             values["txid"], values["id"] = str(int(txid)), str(int(number))

@@ -41,6 +41,7 @@ def patched(before: dict[Path, dict[str, Any]], differences: Iterable[Difference
     parts: dict[Path, Path] = {}
     removed: list[tuple[Path, Any]] = []
     fields = [difference.as_dict() for difference in differences]
+    whole: tuple[str | None, str] | None = None
     with_whole = False
     for d in fields:
         path = d.get("schema"), d.get("table"), d["kind"], d["name"]

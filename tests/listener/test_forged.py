@@ -44,6 +44,7 @@ async def test_a_change_that_was_forged_in_advance_is_told_as_it_was(
     store = FileCursorStore(tmp_path / "cursor")
     heartbeat = 60 if restarted else 0.5
     events: list[Event] = []
+    saved = None
     async with listening(database, store=store, heartbeat=heartbeat) as queue:
         with psycopg.connect(database) as alice:
             alice.execute("DROP TABLE payroll")
