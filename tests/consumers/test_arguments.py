@@ -23,6 +23,7 @@ DATABASE = {
     "container_name": "a-container",
     "volume_name": "a-volume",
     "retain_data": False,
+    "upgrade": True,
 }
 COOLIFY = {
     "project": "shop",

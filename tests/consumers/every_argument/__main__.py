@@ -9,7 +9,7 @@ from notifying_postgres.errors import camel_case
 from pulumi_command import local
 
 # What takes no Output, in either form.
-PLAIN = ("databases", "private_key_file", "allow_unverified_host", "registry_image", "retain_data")
+PLAIN = ("databases", "private_key_file", "allow_unverified_host", "registry_image", "retain_data", "upgrade")
 
 config = pulumi.Config()
 
