@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import queue
@@ -222,3 +223,44 @@ def test_psql(cluster: Cluster, database: str) -> None:
         check=True,
     )
     assert 'Asynchronous notification "schema_changed" with payload "{"type":"ddl_command_end","tag":"CREATE TABLE"' in done.stdout
+
+
+@pytest.mark.parametrize("client", ["postgres", "pg", "asyncpg"])
+def test_the_documented_lines_miss_nothing_when_the_connection_is_lost(database: str, tmp_path: Path, client: str) -> None:
+    if client == "asyncpg":
+        script = tmp_path / "follow.py"
+        script.write_text(snippet("docs/listening.md", "import asyncio, os, asyncpg"))
+        command: list[str | Path] = [sys.executable, script]
+    else:
+        package = EXAMPLE / "package.json" if client == "postgres" else Path(__file__).parent / "pg.package.json"
+        folder = node_modules(package, EXAMPLE / ".npmrc")
+        script = folder / "documented.js"
+        script.write_text(snippet("docs/listening.md", f"import {client} from '{client}'"))
+        command = [program("node"), script]
+    listening = "datname = current_database() AND pid <> pg_backend_pid()"
+    with psycopg.connect(database, autocommit=True) as connection, running(command, DATABASE_URL=database) as process:
+
+        def wait_until_it_asked() -> None:
+            """Nothing says that the first cursor is there but a change that is told."""
+            deadline = time.monotonic() + 30
+            for number in itertools.count():
+                connection.execute(f"COMMENT ON SCHEMA public IS '{number}'")
+                try:
+                    assert process.next(0.5) == "change COMMENT"
+                    return
+                except queue.Empty:
+                    assert time.monotonic() < deadline
+
+        wait_until_it_asked()
+        for turn in range(2):
+            connection.execute("CREATE TABLE t ()")
+            while (told := process.next()) == "change COMMENT":
+                pass
+            assert told == "change CREATE TABLE"
+            connection.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {listening}")
+            connection.execute("DROP TABLE t")
+            connection.execute(f"CREATE VIEW v{turn} AS SELECT 1")
+            heard = [process.next(20), process.next(20)]
+            assert [line for line in heard if line.startswith("change")] == ["change DROP TABLE", "change CREATE VIEW"]
+        with pytest.raises(queue.Empty):
+            process.next(0.5)
