@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -21,8 +22,9 @@ from tests.listener.proxy import Proxy
 from tests.support.postgres import Cluster
 
 WRITERS = 8
-CHANGES = 2000
-SECONDS = 6  # of chaos, besides the time that each event takes
+# Ten minutes of it: CHAOS_SECONDS=600
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "6"))  # of chaos, besides the time that each event takes
+CHANGES = 2000 if SECONDS <= 6 else 5000
 TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'schema_changes'"
 
 # Stores each event and its cursor in one write, so that a kill leaves either both or none: a consumer that is exact.
@@ -39,7 +41,7 @@ with open(path, "ab+") as file:
     def events():
         while True:
             try:
-                yield from listen_sync(url, cursor=cursor, heartbeat=0.5, backoff=(0.05, 0.5))
+                yield from listen_sync(url, cursor=cursor, heartbeat=0.5, backoff=(0.05, 0.5), verify=True)
             except Unreachable:
                 time.sleep(0.1)  # only at the start, with the server away: nothing was delivered yet
     for event in events():
@@ -115,9 +117,62 @@ class Writer(threading.Thread):
         time.sleep(self.random.random() * 0.02)
 
 
+class Forger(threading.Thread):
+    """A user without rights who sends what is no notice, and notices that look like those of transactions under way."""
+
+    def __init__(self, url: str, stop: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.url, self.stopping = url, stop
+        self.random = random.Random(7)
+        self.sent = 0
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                with psycopg.connect(self.url, autocommit=True, connect_timeout=2) as connection:
+                    while not self.stopping.is_set():
+                        self.forge(connection)
+                        time.sleep(0.01)
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+
+    def forge(self, connection: psycopg.Connection) -> None:
+        ((txid, place),) = connection.execute(
+            "SELECT coalesce((SELECT max(transactionid::text::bigint) FROM pg_locks WHERE locktype = 'transactionid'), 800), "
+            "pg_current_wal_insert_lsn() - '0/0'"
+        )
+        notice = {
+            "type": "ddl_command_end",
+            "tag": "FORGED",
+            "timestamp": "2025-11-07 12:34:56.789+00",
+            "id": int(place) + self.random.randrange(5000),
+            "txid": str(txid + self.random.randrange(3)),
+            "objects": [{"action": "dropped", "kind": "table", "schema": "public", "identity": "public.forged"}],
+        }
+        payload = self.random.choice([json.dumps(notice), json.dumps(notice), json.dumps(notice | {"objects": [1]}), "x" * 7999])
+        connection.execute("SELECT pg_notify('schema_changed', %s)", [payload])
+        self.sent += 1
+
+
+# For the listener's role, while it runs and before it connects again.
+HOSTILE = [
+    "client_encoding = 'sjis'",
+    "DateStyle = 'German'",
+    "search_path = 'nowhere'",
+    "statement_timeout = 1",
+    "idle_session_timeout = 1",
+    "role = 'mallory'",
+    "default_transaction_isolation = 'serializable'",
+    "bytea_output = 'escape'",
+]
+
+
 def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, tmp_path: Path) -> None:
     chance = random.Random(5)
     url = own_cluster.create_database("app")
+    own_cluster.execute("CREATE ROLE mallory LOGIN; CREATE ROLE consumer LOGIN; GRANT mallory TO consumer")
+    own_cluster.execute("GRANT USAGE ON SCHEMA schema_notifications TO consumer", "app")
+    own_cluster.execute("GRANT EXECUTE ON FUNCTION schema_notifications.changes_since TO consumer", "app")
     with psycopg.connect(url) as connection:
         ((cursor,),) = connection.execute("SELECT cursor FROM schema_notifications.changes_since()")
     journal = tmp_path / "journal"
@@ -126,9 +181,10 @@ def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, 
     places: set[int] = set()
     stop = threading.Event()
     writers = [Writer(url, number, stop) for number in range(WRITERS)]
+    forger = Forger(own_cluster.url("app", user="mallory"), stop)
 
     with Proxy(own_cluster.port) as proxy, ExitStack() as listeners:
-        command = [sys.executable, "-c", CONSUMER, own_cluster.url("app", port=proxy.port), str(journal)]
+        command = [sys.executable, "-c", CONSUMER, own_cluster.url("app", user="consumer", port=proxy.port), str(journal)]
 
         def start_listener() -> subprocess.Popen[bytes]:
             listener = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -136,13 +192,14 @@ def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, 
             return listener
 
         listener = start_listener()
-        for writer in writers:
+        for writer in [*writers, forger]:
             writer.start()
         events = ["kill server", "restart server", "terminate", "cut", "stall", "freeze", "kill listener"]
         # each at least twice, in random order
-        plan = events * 2 + chance.choices(["terminate", "cut", "kill listener"], k=8)
+        plan = events * max(2, int(SECONDS / 15)) + chance.choices(["terminate", "cut", "kill listener"], k=8)
         chance.shuffle(plan)
         for event in plan:
+            own_cluster.execute(f"ALTER ROLE consumer SET {chance.choice(HOSTILE)}")
             time.sleep(chance.random() * 2 * SECONDS / len(plan))
             match event:
                 case "kill server":
@@ -184,6 +241,8 @@ def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, 
         eventually(lambda: listener.poll() is not None or b"public.the_end" in journal.read_bytes())
         time.sleep(0.5)
         assert listener.poll() is None, listener.communicate()[1].decode()
+        listener.kill()
+        assert b"Traceback" not in listener.communicate()[1]
 
     lines = [json.loads(line) for line in journal.read_text().splitlines()[1:]]
     assert not [line for line in lines if "reset" in line]
@@ -191,6 +250,8 @@ def test_every_committed_change_is_delivered_exactly_once(own_cluster: Cluster, 
     assert [name for name, times in Counter(delivered).items() if times > 1] == []
     committed = {name for writer in writers for name in writer.committed} | {"public.the_end"}
     assert committed - set(delivered) == set()
+    assert forger.sent > 50
+    assert not [line for line in lines if line["tag"] == "FORGED"]
     # what came besides is exactly what the database has: transactions whose COMMIT was not answered
     ((there,),) = own_cluster.execute(
         "SELECT array_agg('public.' || relname) FROM pg_class WHERE relkind = 'r' AND relnamespace = 2200", "app"
