@@ -2,7 +2,7 @@
 
     python benchmarks/run.py        (10 minutes, on a machine that does nothing else)
 
-Each benchmark can be run alone as well: ddl.py, container.py, listening.py, deploy.py.
+Each benchmark can be run alone as well: ddl.py, container.py, listening.py, diff.py, deploy.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 import container
 import ddl
 import deploy
+import diff
 import listening
 import plot
 from measure import say
@@ -48,6 +49,9 @@ The [other triggers](../benchmarks/triggers) are written after what PostgREST an
 [The library](listening.md) beside bare loops over notices. The server has fsync off: nothing here is about disks.
 
 {listening}
+## What exactly changed
+
+{diff}
 ## Deploying
 
 {deploy}"""
@@ -63,7 +67,7 @@ def machine() -> str:
 
 def main() -> None:
     say("Measuring takes 10 minutes. It wants a machine that does nothing else")
-    reports = {"ddl": ddl.run(), "image": container.run(), "listening": listening.run(), "deploy": deploy.run()}
+    reports = {"ddl": ddl.run(), "image": container.run(), "listening": listening.run(), "diff": diff.run(), "deploy": deploy.run()}
     aims = [aim for report in reports.values() for aim in report.aims]
     plots = {name: figures for report in reports.values() for name, figures in report.plots.items()}
     page = PAGE.format(

@@ -39,7 +39,7 @@ from .filters import Filter
 from .route import Route
 
 if TYPE_CHECKING:
-    from .diff import Difference
+    from .diff import Difference, Picture
 
 _log = logging.getLogger("schema_changes")
 _Event = TypeVar("_Event")
@@ -99,6 +99,8 @@ class Batch:
     """In the order of `listen`.  At least one, but where differences from the last run are all there is to tell."""
     differences: tuple[Difference, ...] = ()
     """With `diff=True`: what has become different in the schema since the batch before, as read after this one."""
+    picture: Picture | None = None
+    """With `diff=True`: the schema after that."""
 
     @property
     def changes(self) -> tuple[SchemaChange, ...]:
@@ -167,7 +169,11 @@ async def listen_batches(
                     break
                 events.append(following)
             events += await feed.rest(events)
-            yield Batch(tuple(events), () if pictures is None else await pictures.differences())
+            if pictures is None:
+                yield Batch(tuple(events))
+            else:
+                differences = await pictures.differences()
+                yield Batch(tuple(events), differences, pictures.picture)
             if not events:
                 feed.saved = None  # the cursor may be the same, and the picture is another
 

@@ -457,22 +457,15 @@ def _by_oid(*catalogs: str, where: str = "oid >= 16384") -> tuple[Scan, ...]:
     return tuple(Scan(catalog, catalog, "oid::text", catalog, where) for catalog in catalogs)
 
 
-def _part(catalog: str, column: str, target: str, where: str = "true") -> Scan:
+def _part(catalog: str, column: str, target: str) -> Scan:
     """Rows that go only with the object that they are a part of, or with a new version of another row."""
-    return Scan(f"{catalog}.{column}", catalog, f"{column}::text", target, where, counted=False)
+    return Scan(f"{catalog}.{column}", catalog, f"{column}::text", target, counted=False)
 
 
 @cache
 def scans(version: int) -> tuple[Scan, ...]:
     """Every catalog that the picture is made of."""
     described = ", ".join(f"'{catalog}'::regclass" for catalog in dict.fromkeys(section.catalog for section in sections(version)))
-    owner = (
-        "(SELECT p.refobjid FROM pg_depend AS p WHERE p.classid = 'pg_class'::regclass AND p.objid = seqrelid AND p.deptype = 'i')"
-    )
-    constraint = (
-        "(SELECT p.refobjid FROM pg_depend AS p WHERE p.classid = 'pg_class'::regclass AND p.objid = oid "
-        "AND p.refclassid = 'pg_constraint'::regclass AND p.deptype = 'i')"
-    )
     return (
         *_by_oid("pg_namespace", where="true"),
         *_by_oid(
@@ -494,24 +487,10 @@ def scans(version: int) -> tuple[Scan, ...]:
         _part("pg_attribute", "attrelid", "pg_class"),
         _part("pg_attrdef", "adrelid", "pg_class"),
         _part("pg_sequence", "seqrelid", "pg_class"),
-        Scan(
-            "multirange",
-            "pg_type",
-            "(SELECT rngtypid FROM pg_range WHERE rngmultitypid = oid)::text",
-            "pg_type",
-            "typtype = 'm'",
-            False,
-        ),
-        Scan("identity", "pg_sequence", f"{owner}::text", "pg_class", counted=False),
         _part("pg_index", "indexrelid", "pg_class"),
-        # the definition of a constraint has its index's options
-        Scan("index of a constraint", "pg_class", f"{constraint}::text", "pg_constraint", "relkind IN ('i', 'I')", counted=False),
-        # an index that was there before can become a constraint's
-        _part("pg_constraint", "conindid", "pg_class", "contype IN ('p', 'u', 'x')"),
         _part("pg_partitioned_table", "partrelid", "pg_class"),
         _part("pg_foreign_table", "ftrelid", "pg_class"),
         Scan("pg_inherits", "pg_inherits", "concat_ws('.', inhrelid, inhparent)", "pg_class"),
-        _part("pg_rewrite", "ev_class", "pg_class"),
         _part("pg_enum", "enumtypid", "pg_type"),
         _part("pg_range", "rngtypid", "pg_type"),
         _part("pg_aggregate", "aggfnoid::oid", "pg_proc"),
@@ -575,6 +554,18 @@ def lists_sql(version: int) -> str:
     """One query for all counted scans: name, keys of all rows."""
     return " UNION ALL ".join(scan.list_sql() for scan in scans(version) if scan.counted)
 
+
+# What is to be read again for these too: the table of an identity's sequence, the constraint of an index and the other way round
+# (an index that was there before can become a constraint's), the view of its rule, the range type of a multirange type.
+RELATED = """
+SELECT refclassid::regclass::text, refobjid FROM pg_depend
+ WHERE classid = 'pg_class'::regclass AND objid = ANY(%(pg_class)s::oid[]) AND deptype = 'i'
+   AND refclassid IN ('pg_class'::regclass, 'pg_constraint'::regclass)
+UNION ALL SELECT 'pg_class', conindid FROM pg_constraint
+           WHERE oid = ANY(%(pg_constraint)s::oid[]) AND contype IN ('p', 'u', 'x')
+UNION ALL SELECT 'pg_class', ev_class FROM pg_rewrite WHERE oid = ANY(%(pg_rewrite)s::oid[])
+UNION ALL SELECT 'pg_type', rngtypid FROM pg_range WHERE rngmultitypid = ANY(%(pg_type)s::oid[])
+"""
 
 # Of the objects given as catalogs and oids, those whose definitions may have their names, as catalog and oid of what is to be
 # read again.  Types and functions hand a name on, as a function has a table's row type.

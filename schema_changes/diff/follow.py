@@ -133,6 +133,8 @@ class Following:
         self._task: asyncio.Task[list[Difference]] | None = None
         # those of the last run, until they are told
         self._left = follower.picture if store is not None and store.picture is not None else None
+        self.picture: Picture | None = None
+        """The schema with the differences that were told last."""
         self.differs = False
         """Whether there is something to tell, be it without an event."""
 
@@ -153,11 +155,11 @@ class Following:
                 _log.warning("%s  Trying again in %.1f s.", error, delay)
                 await asyncio.sleep(delay)
                 delay = min(longest, 2 * delay)
-        picture = self._follower.picture
+        self.picture = self._follower.picture.copy()
         if self._left is not None:
-            found, self._left = compare(self._left, picture), None
+            found, self._left = compare(self._left, self.picture), None
         if self._store is not None:
-            self._store.stage(picture)
+            self._store.stage(self.picture)
         return tuple(of_schemas(found, self._schemas))
 
     async def end(self) -> None:

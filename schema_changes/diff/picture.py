@@ -68,6 +68,10 @@ class Picture:
             yield item
             yield from children.get(item.key, ())
 
+    def copy(self) -> Picture:
+        """Another one, which stays as it is when this is changed."""
+        return Picture(dict(self.objects), self.origin, self.version, self.database)
+
     def dumps(self, **more: Any) -> str:
         """As JSON, an object a line, so that a diff of two such files can be read."""
         head = {"picture": _FORMAT, "origin": self.origin, "version": self.version, "database": self.database, **more}

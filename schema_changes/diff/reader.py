@@ -147,25 +147,30 @@ class Reader:
 
         written: set[_Target] = set()
         gone: set[_Target] = set()
-        known = dict(self._known)
+        added: dict[str, set[str]] = {}
+        present: dict[str, set[str]] = {}
         for scan in catalog.scans(self._version):
             count, keys = scanned[scan.name]
             new = set(filter(None, keys or ()))
             removed: set[str] = set()
             if scan.counted:
-                if new - known[scan.name]:
-                    known[scan.name] = known[scan.name] | new
-                if count != len(known[scan.name]):
-                    ((_, present),) = self._ask(scan.list_sql())
-                    removed = known[scan.name].difference(present)
-                    known[scan.name] = set(present)
+                known = self._known[scan.name]
+                added[scan.name] = new - known
+                if count != len(known) + len(added[scan.name]):
+                    ((_, all_keys),) = self._ask(scan.list_sql())
+                    present[scan.name] = set(all_keys)
+                    removed = (known | new) - present[scan.name]
             if scan.target is None:
-                if removed or (new - self._known[scan.name] if scan.name == "members" else new):
+                if removed or (added[scan.name] if scan.name == "members" else new):
                     raise _Everything
                 continue
             written.update(scan.target_of(key) for key in new | removed)
             if scan.catalog == scan.target:
                 gone.update(scan.target_of(key) for key in removed)
+        if written:
+            oids = _by_catalog(written)
+            of = {name: oids.get(name, []) for name in ("pg_class", "pg_constraint", "pg_rewrite", "pg_type")}
+            written.update(self._ask(catalog.RELATED, of))
 
         before = self._of(written)
         after = self._look_up(written - gone)
@@ -173,7 +178,7 @@ class Reader:
             dependents = {
                 (name, oid)
                 for name, oid in self._ask(catalog.DEPENDENTS, [[name for name, _ in names], [oid for _, oid in names]])
-                if name in known
+                if name in added
             } - written
             before |= self._of(dependents)
             after |= self._look_up(dependents)
@@ -190,7 +195,10 @@ class Reader:
                 self.picture.objects[key] = item
                 if key[2]:
                     self._columns.setdefault(key[1], set()).add(key[2])
-            self._known, self._since = known, since
+            for name, keys in added.items():
+                self._known[name] |= keys
+            self._known |= present
+            self._since = since
             return differences
 
         return change
@@ -207,9 +215,7 @@ class Reader:
 
     def _look_up(self, targets: Iterable[_Target]) -> dict[Key, Object]:
         """What the database has of these, columns included."""
-        oids: dict[str, list[int]] = {}
-        for name, oid in targets:
-            oids.setdefault(name, []).append(oid)
+        oids = _by_catalog(targets)
         rows = (
             from_row(section.catalog, row)
             for section in catalog.sections(self._version)
@@ -236,6 +242,13 @@ class Reader:
 
     def _ask(self, query: str, arguments: Any = None) -> list[Any]:
         return self.connection.execute(query, arguments, prepare=True).fetchall()
+
+
+def _by_catalog(targets: Iterable[_Target]) -> dict[str, list[int]]:
+    oids: dict[str, list[int]] = {}
+    for name, oid in targets:
+        oids.setdefault(name, []).append(oid)
+    return oids
 
 
 def _names(objects: dict[Key, Object]) -> dict[_Target, set[Any]]:

@@ -39,8 +39,8 @@ class PictureStore:
         return cursor
 
     def stage(self, picture: Picture) -> None:
-        """Save this picture with the next cursor."""
-        self._staged = Picture(dict(picture.objects), picture.origin, picture.version, picture.database)
+        """Save this picture with the next cursor; it is not to be changed any more."""
+        self._staged = picture
 
     def save(self, cursor: str) -> None:
         """Keep this cursor, and the picture that was staged last, instead of the former."""
