@@ -54,11 +54,14 @@ CREATE FUNCTION schema_notifications.keep_out() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    IF (SELECT backend_type LIKE 'logical replication %' FROM pg_stat_get_activity(pg_backend_pid()))
-       OR tg_op = 'INSERT' AND tg_relid = 'schema_notifications.log'::regclass AND NEW.txid <> pg_current_xact_id() THEN
+    IF (SELECT backend_type LIKE 'logical replication %' FROM pg_stat_get_activity(pg_backend_pid())) THEN
         RETURN NULL;
+    ELSIF tg_op = 'DELETE' THEN
+        RETURN OLD;
+    ELSIF tg_op = 'INSERT' AND tg_table_name = 'log' THEN       -- another's worker, such as pglogical's
+        RETURN CASE WHEN NEW.txid = pg_current_xact_id() THEN NEW END;
     END IF;
-    RETURN CASE tg_op WHEN 'DELETE' THEN OLD ELSE NEW END;
+    RETURN NEW;
 END
 $$;
 CREATE TRIGGER keep_out BEFORE INSERT OR UPDATE OR DELETE ON schema_notifications.log
@@ -107,47 +110,47 @@ BEGIN
         SELECT pg_catalog.format('{"action": "%s", "kind": "%s", "schema": %s, "identity": %s}',
                    CASE WHEN pg_catalog.starts_with(command_tag, 'CREATE ') OR command_tag OPERATOR(pg_catalog.=) 'SELECT INTO'
                         THEN 'created' ELSE 'altered' END,
-                   pg_catalog.lower(object_type), coalesce(pg_catalog.to_json(schema_of), 'null'),
-                   coalesce(pg_catalog.to_json(object_identity), 'null'))
-          FROM (SELECT command_tag, object_type, object_identity,
-                       coalesce(schema_name,    -- a rule, trigger or policy is in the schema of its table
+                   pg_catalog.lower(object_type),
+                   coalesce(pg_catalog.to_json(coalesce(schema_name,     -- a rule, trigger or policy is where its table is
                                 CASE WHEN classid OPERATOR(pg_catalog.=) ANY ('{2618, 2620, 3256}'::pg_catalog.oid[]) THEN
-                                    (pg_catalog.pg_identify_object_as_address(classid, objid, 0)).object_names[1] END) AS schema_of
-                  FROM pg_catalog.pg_event_trigger_ddl_commands()
-                 WHERE NOT in_extension) AS command
-         WHERE coalesce(schema_of, '') OPERATOR(pg_catalog.<>) 'pg_temp'), ', ');
+                                    (pg_catalog.pg_identify_object_as_address(classid, objid, 0)).object_names[1] END)), 'null'),
+                   coalesce(pg_catalog.to_json(object_identity), 'null'))
+          FROM pg_catalog.pg_event_trigger_ddl_commands()
+         WHERE NOT in_extension AND coalesce(schema_name, '') OPERATOR(pg_catalog.<>) 'pg_temp'), ', ');
 
-    IF list OPERATOR(pg_catalog.=) ''
-       AND coalesce(pg_catalog.current_setting('schema_notifications.unfinished', true), '') OPERATOR(pg_catalog.=) '' THEN
-        RETURN;     -- nothing has changed
-    END IF;
-    IF tg_tag OPERATOR(pg_catalog.=) ANY ('{ALTER TABLE, ALTER FUNCTION, ALTER ROUTINE, ALTER SCHEMA}'::pg_catalog.text[])
-       OR pg_catalog.strpos(list, '"schema": "schema_notifications"') OPERATOR(pg_catalog.>) 0 THEN
-        -- On the extension itself, on what is in its schema or was?
-        IF pg_catalog.strpos(list, '"schema": "schema_notifications"') OPERATOR(pg_catalog.>) 0
-           AND tg_tag OPERATOR(pg_catalog.<>) ALL ('{COMMENT, REINDEX, SECURITY LABEL}'::pg_catalog.text[])
-           OR pg_catalog.to_regclass('schema_notifications.log') IS NULL
-           OR pg_catalog.to_regclass('schema_notifications.state') IS NULL
-           OR pg_catalog.to_regproc('schema_notifications.record') IS NULL
-           OR pg_catalog.to_regproc('schema_notifications.prune') IS NULL
-           OR pg_catalog.to_regproc('schema_notifications.truncated') IS NULL THEN
-            RAISE EXCEPTION '% would change the extension schema_notifications of database "%", which then could not record '
-                            'what changes', tg_tag, pg_catalog.current_database()
-                USING ERRCODE = 'dependent_objects_still_exist', HINT = 'To remove it, run DROP EXTENSION schema_notifications; to do '
-                      'without it for a while, ALTER EVENT TRIGGER ... DISABLE for its event triggers.';
+    IF list OPERATOR(pg_catalog.=) '' THEN
+        IF coalesce(pg_catalog.current_setting('schema_notifications.unfinished', true), '') OPERATOR(pg_catalog.=) '' THEN
+            RETURN;     -- nothing has changed
         END IF;
     END IF;
     IF pg_catalog.concat(pg_catalog.current_setting('schema_notifications.unfinished', true),
                          pg_catalog.current_setting('schema_notifications.notify', true),
                          pg_catalog.current_setting('schema_notifications.log', true)) OPERATOR(pg_catalog.<>) ''
-       OR pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.>) 0.9 OR tg_tag OPERATOR(pg_catalog.=) 'REINDEX' THEN
+       OR pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.>) 0.9
+       OR pg_catalog.strpos(list, '"schema": "schema_notifications"') OPERATOR(pg_catalog.>) 0
+       OR pg_catalog.strpos(list, '"schema": "pg_temp"') OPERATOR(pg_catalog.>) 0
+       OR tg_tag OPERATOR(pg_catalog.=) ANY ('{ALTER TABLE, ALTER FUNCTION, ALTER ROUTINE, ALTER SCHEMA, GRANT, REVOKE, REINDEX}'::pg_catalog.text[]) THEN
+        -- Was it the extension itself?
+        IF list OPERATOR(pg_catalog.<>) ''
+           AND (pg_catalog.strpos(list, '"schema": "schema_notifications"') OPERATOR(pg_catalog.>) 0
+                AND tg_tag OPERATOR(pg_catalog.<>) ALL ('{COMMENT, REINDEX, SECURITY LABEL}'::pg_catalog.text[])
+                OR pg_catalog.to_regclass('schema_notifications.log') IS NULL
+                OR pg_catalog.to_regclass('schema_notifications.state') IS NULL
+                OR pg_catalog.to_regproc('schema_notifications.record') IS NULL
+                OR pg_catalog.to_regproc('schema_notifications.prune') IS NULL
+                OR pg_catalog.to_regproc('schema_notifications.truncated') IS NULL) THEN
+            RAISE EXCEPTION '% would change the extension schema_notifications of database "%", which then could not record '
+                            'what changes', tg_tag, pg_catalog.current_database()
+                USING ERRCODE = 'dependent_objects_still_exist', HINT = 'To remove it, run DROP EXTENSION schema_notifications; to do '
+                      'without it for a while, ALTER EVENT TRIGGER ... DISABLE for its event triggers.';
+        END IF;
         PERFORM schema_notifications.record(tg_event, tg_tag, list);
         RETURN;
     END IF;
 
     INSERT INTO schema_notifications.log AS l (tag, objects)
     VALUES (tg_tag, pg_catalog.concat('[', list, ']')::pg_catalog.json)
-    RETURNING pg_catalog.mod(pg_catalog.hashint8(l.id), 128) OPERATOR(pg_catalog.=) 0,
+    RETURNING pg_catalog.hashint8(l.id) OPERATOR(pg_catalog.>) 2130706432,      -- 1 in 256
               pg_catalog.format('{"type":"ddl_command_end","tag":"%s","timestamp":"%s+00","id":%s,"database":%s,"user":%s,"txid":"%s","objects":%s}',
                   l.tag, pg_catalog.to_char(l.changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'), l.id,
                   pg_catalog.to_json(pg_catalog.current_database()), pg_catalog.to_json(l.user_name), l.txid, l.objects)
@@ -173,34 +176,32 @@ DECLARE
 BEGIN
     list := pg_catalog.array_to_string(ARRAY(
         SELECT pg_catalog.format('{"action": "dropped", "kind": "%s", "schema": %s, "identity": %s}', object_type,
-                   coalesce(pg_catalog.to_json(schema_of), 'null'), pg_catalog.to_json(object_identity))
-          FROM (SELECT object_type, object_identity, address_names,
-                       coalesce(schema_name,
+                   coalesce(pg_catalog.to_json(coalesce(schema_name,
                                 CASE WHEN classid OPERATOR(pg_catalog.=) ANY ('{2618, 2620, 3256}'::pg_catalog.oid[]) THEN
-                                    address_names[1] END) AS schema_of
-                  FROM pg_catalog.pg_event_trigger_dropped_objects()
-                 WHERE (original OR normal OR object_type OPERATOR(pg_catalog.=) 'table'
-                                           OR object_type OPERATOR(pg_catalog.=) 'foreign table')
-                   AND NOT is_temporary) AS object
-         WHERE coalesce(schema_of, '') OPERATOR(pg_catalog.<>) 'pg_temp'
-           AND NOT (object_type OPERATOR(pg_catalog.=) 'rule' AND address_names[3] OPERATOR(pg_catalog.=) '_RETURN')), ', ');
+                                    address_names[1] END)), 'null'),
+                   pg_catalog.to_json(object_identity))
+          FROM pg_catalog.pg_event_trigger_dropped_objects()
+         WHERE (original OR normal OR object_type OPERATOR(pg_catalog.=) ANY ('{table, foreign table}'::pg_catalog.text[]))
+           AND NOT is_temporary
+           AND (classid OPERATOR(pg_catalog.<>) 2618 OR address_names[3] OPERATOR(pg_catalog.<>) '_RETURN')), ', ');
 
     IF list OPERATOR(pg_catalog.=) '' THEN
         RETURN;     -- temporary, all of it
     END IF;
-    IF NOT pg_catalog.starts_with(tg_tag, 'DROP ') OR tg_tag OPERATOR(pg_catalog.=) 'DROP OWNED'
-       OR pg_catalog.concat(pg_catalog.current_setting('schema_notifications.unfinished', true),
-                            pg_catalog.current_setting('schema_notifications.notify', true),
-                            pg_catalog.current_setting('schema_notifications.log', true)) OPERATOR(pg_catalog.<>) ''
+    IF pg_catalog.concat(pg_catalog.current_setting('schema_notifications.unfinished', true),
+                         pg_catalog.current_setting('schema_notifications.notify', true),
+                         pg_catalog.current_setting('schema_notifications.log', true)) OPERATOR(pg_catalog.<>) ''
        OR pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.>) 0.9
-       OR pg_catalog.strpos(list, '"schema": "schema_notifications"') OPERATOR(pg_catalog.>) 0 THEN
+       OR NOT pg_catalog.starts_with(tg_tag, 'DROP ') OR tg_tag OPERATOR(pg_catalog.=) 'DROP OWNED'
+       OR pg_catalog.strpos(list, '"schema": "schema_notifications"') OPERATOR(pg_catalog.>) 0
+       OR pg_catalog.strpos(list, '"schema": "pg_temp"') OPERATOR(pg_catalog.>) 0 THEN
         PERFORM schema_notifications.record(tg_event, tg_tag, list);
         RETURN;
     END IF;
 
     INSERT INTO schema_notifications.log AS l (tag, objects)
     VALUES (tg_tag, pg_catalog.concat('[', list, ']')::pg_catalog.json)
-    RETURNING pg_catalog.mod(pg_catalog.hashint8(l.id), 128) OPERATOR(pg_catalog.=) 0,
+    RETURNING pg_catalog.hashint8(l.id) OPERATOR(pg_catalog.>) 2130706432,
               pg_catalog.format('{"type":"ddl_command_end","tag":"%s","timestamp":"%s+00","id":%s,"database":%s,"user":%s,"txid":"%s","objects":%s}',
                   l.tag, pg_catalog.to_char(l.changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'), l.id,
                   pg_catalog.to_json(pg_catalog.current_database()), pg_catalog.to_json(l.user_name), l.txid, l.objects)
@@ -269,6 +270,14 @@ DECLARE
     change      schema_notifications.log;
     notice      text;
 BEGIN
+    IF strpos(list, '"schema": "pg_temp"') > 0 THEN     -- as only a trigger, rule or policy still has it
+        list := coalesce((SELECT string_agg(object::text, ', ') FROM json_array_elements(('[' || list || ']')::json) AS object
+                           WHERE object ->> 'schema' <> 'pg_temp'), '');
+    END IF;
+    IF tag IN ('GRANT', 'REVOKE') AND pg_my_temp_schema() <> 0 AND list ~ '"kind": "(table|sequence)"'
+       AND schema_notifications.has_changed_temporary_ones_only() THEN
+        list := '';
+    END IF;
     FOREACH hint IN ARRAY string_to_array(hints, ' ') LOOP
         there := split_part(hint, '/', 1);
         CONTINUE WHEN there NOT LIKE '(%)' OR translate(there, '0123456789', '') <> '(,)' OR strpos(there, ',') NOT BETWEEN 3 AND 11
@@ -339,10 +348,23 @@ BEGIN
             PERFORM pg_notify('schema_changed', notice);
         END IF;
     END IF;
-    IF hashint8(change.id) % 128 = 0 AND NOT no_log THEN
+    IF hashint8(change.id) > 2130706432 AND NOT no_log THEN
         PERFORM schema_notifications.prune(10000);
     END IF;
 END
+$$;
+
+-- Whether all tables and sequences that this transaction has changed are temporary. (PostgreSQL tells of a GRANT only what
+-- kind of object it was on.) What others have committed meanwhile counts too, so that in doubt the GRANT is told.
+CREATE FUNCTION schema_notifications.has_changed_temporary_ones_only() RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH changed AS (
+        SELECT relpersistence = 't' AS is_temporary FROM pg_class WHERE age(xmin) <= age(pg_current_xact_id()::xid)
+        UNION ALL
+        SELECT relpersistence = 't' FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = attrelid
+         WHERE age(a.xmin) <= age(pg_current_xact_id()::xid))
+    SELECT coalesce(bool_and(is_temporary), false) FROM changed
 $$;
 
 -- Leaves a row unfinished for the next event of this command ("0": whatever that has done).
@@ -378,8 +400,28 @@ $$;
 -- 3. The event triggers
 ------------------------------------------------------------------------------------------------------------------------
 
-CREATE EVENT TRIGGER schema_notifications_ddl_command_end ON ddl_command_end
-    EXECUTE FUNCTION schema_notifications.notify_schema_change();
+-- At the end of every command but DROP, of which sql_drop tells: to be called for nothing would cost a thirtieth of it all.
+-- PostgreSQL from 19 on may have commands that are not known here, so there it is called for each.
+DO $$
+DECLARE
+    kinds  text[] := '{ACCESS METHOD, AGGREGATE, CAST, COLLATION, CONSTRAINT, CONVERSION, DOMAIN, EXTENSION,
+        FOREIGN DATA WRAPPER, FOREIGN TABLE, FUNCTION, INDEX, LANGUAGE, MATERIALIZED VIEW, OPERATOR,
+        OPERATOR CLASS, OPERATOR FAMILY, POLICY, PROCEDURE, PUBLICATION, ROUTINE, RULE, SCHEMA, SEQUENCE,
+        SERVER, STATISTICS, SUBSCRIPTION, TABLE, TEXT SEARCH CONFIGURATION, TEXT SEARCH DICTIONARY,
+        TEXT SEARCH PARSER, TEXT SEARCH TEMPLATE, TRANSFORM, TRIGGER, TYPE, USER MAPPING, VIEW}';
+    others text[] := '{ALTER DEFAULT PRIVILEGES, ALTER LARGE OBJECT, COMMENT, CREATE TABLE AS, DROP EXTENSION, DROP OWNED,
+        GRANT, IMPORT FOREIGN SCHEMA, REFRESH MATERIALIZED VIEW, REINDEX, REVOKE, SECURITY LABEL,
+        SELECT INTO}';
+    version integer := current_setting('server_version_num')::integer / 10000;
+BEGIN
+    EXECUTE concat('CREATE EVENT TRIGGER schema_notifications_ddl_command_end ON ddl_command_end ', (
+        SELECT format('WHEN TAG IN (%s)', string_agg(quote_literal(tag), ', '))
+          FROM (SELECT verb || kind FROM unnest('{"CREATE ", "ALTER "}'::text[]) AS verb, unnest(kinds) AS kind
+                UNION ALL SELECT unnest(others)) AS tags(tag)
+         WHERE tag <> 'REINDEX' OR version >= 17
+        HAVING version < 19), ' EXECUTE FUNCTION schema_notifications.notify_schema_change()');
+END
+$$;
 CREATE EVENT TRIGGER schema_notifications_sql_drop ON sql_drop
     EXECUTE FUNCTION schema_notifications.notify_schema_drop();
 CREATE EVENT TRIGGER schema_notifications_extension_start ON ddl_command_start
@@ -413,15 +455,15 @@ $$;
 CREATE FUNCTION schema_notifications.digest(content text) RETURNS bigint
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT ('x' || encode(substr(sha256(convert_to(content, 'UTF8')), 1, 7), 'hex'))::bit(56)::bigint
+    SELECT ('x' || encode(substr(sha256(content::bytea), 1, 7), 'hex'))::bit(56)::bigint
 $$;
 
 -- Removes from the log what retention no longer wants, and returns how many rows that were: the oldest transactions, up to
 -- the first that is to be kept, `most` rows or a few more. Never waits: one pruner at a time holds the state row, others
 -- skip. What a running transaction precedes is kept, so no cursor made from now on is older than the horizon. About one command
--- in 128 calls it.
+-- in 256 calls it.
 CREATE FUNCTION schema_notifications.prune(most integer) RETURNS bigint
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET work_mem = '16MB'
 AS $$
 DECLARE
     age          text := schema_notifications.configured('retention_age', '30 days');
@@ -700,7 +742,7 @@ $$;
 CREATE FUNCTION schema_notifications.fingerprint() RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT encode(sha256(convert_to(string_agg(part, E'\n' ORDER BY part COLLATE "C"), 'UTF8')), 'hex')
+    SELECT sum(hashtextextended(part, 0))::text      -- without a sort, which could be in want of memory
       FROM (SELECT concat_ws('|', proname, prosrc, prosecdef, proconfig, provolatile) AS part
               FROM pg_proc WHERE pronamespace = 'schema_notifications'::regnamespace
             UNION ALL
@@ -728,7 +770,7 @@ BEGIN
     SELECT default_version INTO version_available FROM pg_available_extensions WHERE name = 'schema_notifications';
     SELECT count(*) = 3 AND coalesce(current_setting('event_triggers', true), 'on') = 'on' INTO triggers_enabled
       FROM pg_event_trigger
-     WHERE evtenabled = 'A'
+     WHERE evtenabled = 'A' AND (evtname <> 'schema_notifications_ddl_command_end' OR evttags IS NULL OR current_setting('server_version_num')::integer < 190000)
        AND (evtname, evtevent, evtfoid::regproc::text) IN (
                ('schema_notifications_ddl_command_end', 'ddl_command_end', 'schema_notifications.notify_schema_change'),
                ('schema_notifications_sql_drop', 'sql_drop', 'schema_notifications.notify_schema_drop'),
@@ -827,6 +869,7 @@ INSERT INTO schema_notifications.state (fingerprint) VALUES (schema_notification
 DO $$
 BEGIN
     IF schema_notifications.advice() IS NOT NULL THEN
+        PERFORM set_config('client_min_messages', 'notice', true);      -- which CREATE EXTENSION has set to warning
         RAISE NOTICE '%', schema_notifications.advice();
     END IF;
 END

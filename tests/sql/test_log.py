@@ -465,7 +465,8 @@ def test_ids_that_come_back_after_a_crash(cluster: Cluster, rolled_back: int) ->
 def test_what_was_told_and_then_lost_in_a_crash_is_a_reset(cluster: Cluster) -> None:
     with Cluster(version_of(cluster), {"fsync": "on", "wal_writer_delay": "10s", "synchronous_commit": "off"}) as own:
         database = Database(own, "postgres")
-        database.execute("CREATE EXTENSION schema_notifications; CREATE TABLE t (x int); CHECKPOINT")
+        for command in ("CREATE EXTENSION schema_notifications", "CREATE TABLE t (x int)", "CHECKPOINT"):
+            database.execute(command)
         _, _, before = database.changes_since(None)
         with database.connect() as session:
             session.execute("CREATE TABLE lost ()")

@@ -23,7 +23,7 @@ def warnings_of(database: Database, *commands: str, user: str = "postgres") -> l
 # DDL on the extension itself, as a superuser may try it, without the extension's own commands.
 BREAKING = [
     "ALTER TABLE schema_notifications.log DROP COLUMN objects",
-    "ALTER TABLE schema_notifications.log ALTER tag TYPE varchar(3)",
+    "ALTER TABLE schema_notifications.log ALTER tag TYPE varchar",
     "ALTER TABLE schema_notifications.log ADD CHECK (tag = 'x') NOT VALID",
     "ALTER TABLE schema_notifications.log RENAME TO lost",
     "ALTER TABLE schema_notifications.log SET SCHEMA public",
