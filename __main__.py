@@ -3,13 +3,16 @@
 import asyncio
 import os
 import re
+import signal
 from typing import Any, cast
 
 import pulumi
 from notifying_postgres import NotifyingPostgres, NotifyingPostgresArgs
 from notifying_postgres.args import DEFAULT_BASE_IMAGE
+from notifying_postgres.errors import camel_case
 
-SETTINGS = ("host", "privateKeyFile", "hostKey", "allowUnverifiedHost", "image", "baseImage", "network", "databases")
+# All but the registry's image, which toolchain/setup chooses.
+SETTINGS = [camel_case(name) for name in NotifyingPostgresArgs.__annotations__ if name != "registry_image"]
 
 
 def snake_case(name: str) -> str:
@@ -67,4 +70,6 @@ async def program() -> dict[str, pulumi.Output[Any]]:
 
 
 if __name__ == "__main__":
+    # How the engine ends a program when a resource has failed: the reason stands alone then, without a traceback of this.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
     pulumi.run(program)

@@ -165,7 +165,8 @@ class Route:
         if done.returncode != 0:
             reason = " ".join(done.stderr.split()) or f"{command[0]} ended with {done.returncode}"
             raise Unreachable(f"Cannot reach {self.name}: {reason.rstrip('.')}.")
-        status, network, *addresses = done.stdout.split()
+        # Before it, a login shell may have had something to say.
+        status, network, *addresses = done.stdout.rstrip().rpartition("\n")[2].split()
         if status != "running":
             raise Unreachable(f"Cannot reach {self.name}: the container is {status}; start it first.")
         if network == "host":

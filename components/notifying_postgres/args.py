@@ -51,13 +51,17 @@ class NotifyingPostgresArgs(TypedDict):
     databases: dict[str, DatabaseArgs]
     """The databases by key. The key names the resources, and is the default of the database's name."""
     host: NotRequired[pulumi.Input[str]]
-    """The Docker host, as `ssh://user@address:port`. Default: this machine's Docker engine."""
+    """The Docker host, as `ssh://user@address:port`; ~/.ssh/config is not read. Default: this machine's Docker engine."""
     private_key_file: NotRequired[str]
     """The path of the private key for the host, on this machine (`~` is expanded). Default: the keys in ssh-agent."""
     host_key: NotRequired[pulumi.Input[str]]
     """The host's public key, such as the content of /etc/ssh/ssh_host_ed25519_key.pub. No other host is spoken to."""
     allow_unverified_host: NotRequired[bool]
     """Whether to go without a `host_key`, and so to trust whoever answers. Default: false."""
+    jump_host: NotRequired[pulumi.Input[str]]
+    """A host to go through, as `ssh://user@address:port`, for which the same private key or ssh-agent serves. Default: none."""
+    jump_host_key: NotRequired[pulumi.Input[str]]
+    """The public key of the `jump_host`; needed for it as the `host_key` is for the host."""
     image: NotRequired[pulumi.Input[str]]
     """The name and tag of the image to build on the host. Default: `xooo-postgres-notifications:16`."""
     base_image: NotRequired[pulumi.Input[str]]
@@ -218,6 +222,8 @@ INSTANCE_RULES: dict[str, Rule] = {
     "private_key_file": lambda key, value: check_private_key(key, text(key, value)),
     "host_key": lambda key, value: parse_host_key(key, text(key, value)),
     "allow_unverified_host": truth,
+    "jump_host": lambda key, value: parse_address(key, text(key, value)),
+    "jump_host_key": lambda key, value: parse_host_key(key, text(key, value)),
     "image": built_image,
     "base_image": image_reference,
     "network": network,
@@ -269,6 +275,8 @@ class Arguments:
     private_key_file: str | None
     host_key: pulumi.Output[str] | None
     allow_unverified_host: bool
+    jump_host: pulumi.Output[SshAddress] | None
+    jump_host_key: pulumi.Output[str] | None
     image: pulumi.Output[str]
     base_image: pulumi.Output[str]
     network: pulumi.Output[str] | None

@@ -39,15 +39,7 @@ class NotifyingPostgres(pulumi.ComponentResource):
         super().__init__("notifying-postgres:index:NotifyingPostgres", name, None, opts)
         given = read_arguments(name, args)
 
-        host = connect(
-            name,
-            address=given.host,
-            private_key_file=given.private_key_file,
-            host_key=given.host_key,
-            allow_unverified_host=given.allow_unverified_host,
-            network=given.network,
-            parent=self,
-        )
+        host = connect(name, given, parent=self)
         image_id, build = build_image(name, host, given.image, given.base_image)
         instance = Instance(name, host, image_id, parent=self)
         pullable = None

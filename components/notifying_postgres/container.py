@@ -41,20 +41,18 @@ def provision_container(
         ),
     )
 
-    adopted = []
-    if "volume_name" in database.named:
-        words = [database.volume_name, database.container_name]
-        adopted = [host.run(f"{resource}-volume-is-free", "volume-is-free.sh", words, depends_on=after)]
-
     # Of which version are the data? Asked, and where the database says so mended, while the old container is still there.
     fitting = host.run(
         f"{resource}-volume",
         "volume.sh",
         [database.container_name, volume.name, instance.image_id, "upgrade" if database.upgrade else "keep"],
         delete=None if database.retain_data else ("remove-copies.sh", [volume.name]),
-        depends_on=[*after, volume, *adopted],
+        depends_on=[*after, volume],
     )
     data = fitting.stdout.apply(str.strip)
+
+    # Another number makes the container anew, where an earlier deploy was cut off while it made it.
+    attempt = pulumi.Output.all(host.seen, database.container_name).apply(lambda both: both[0].attempts.get(both[1], "0"))
 
     container = docker.Container(
         resource,
@@ -88,7 +86,11 @@ def provision_container(
         destroy_grace_seconds=60,
         log_opts={"max-size": "10m", "max-file": "3"},
         # Containers inherit the image's label, which would let Coolify's cleanup take a stopped one for its own.
-        labels=[docker.ContainerLabelArgs(label="coolify.managed", value="false")],
+        labels=[
+            docker.ContainerLabelArgs(label="coolify.managed", value="false"),
+            docker.ContainerLabelArgs(label="notifying-postgres.attempt", value=attempt),
+            docker.ContainerLabelArgs(label="notifying-postgres.stack", value=host.stack),
+        ],
         opts=pulumi.ResourceOptions(
             parent=parent,
             provider=host.provider,
@@ -100,4 +102,5 @@ def provision_container(
     )
 
     server = Server(instance, database, password, container=container.id, container_name=container.name)
-    return server.provisioned(data, server.check(after=server.converge(after=container)))
+    converge = server.converge(after=container, note=[data, attempt])
+    return server.provisioned(data, server.check(after=converge))

@@ -8,9 +8,12 @@ from .host import Host
 def build_image(
     name: str, host: Host, tag: pulumi.Output[str], base_image: pulumi.Output[str]
 ) -> tuple[pulumi.Output[str], pulumi.Resource]:
-    """Builds and verifies the image on the host.
+    """Builds and verifies the image on the host, and again when it was lost there.
 
     :returns: the image's id (``sha256:…``), by which containers name it, so that a rebuilt image reaches them; and the build.
     """
-    build = host.run(f"{name}-image", "build-image.sh", [tag, base_image], delete=("remove-image.sh", [tag]))
-    return build.stdout.apply(str.strip), build
+    lost = host.seen.apply(lambda seen: seen.image)
+    build = host.run(
+        f"{name}-image", "build-image.sh", [tag, base_image, host.stack, lost], delete=("remove-image.sh", [tag, host.stack])
+    )
+    return build.stdout.apply(lambda stdout: stdout.split()[-1]), build

@@ -222,6 +222,10 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
         """The resource's inputs completed; raises Refusal."""
         return resource.check(name, old, inputs)
 
+    def call(self, function: str, args: Values) -> Values:
+        """What a function, such as ``command:local:run``, returns for its arguments."""
+        raise NotImplementedError(self.unimplemented(function))
+
     def cancel(self) -> None:
         """Ends what is going on, for an impatient user."""
 
@@ -290,6 +294,13 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
         difference.update -= set(request.ignoreChanges)
         difference.replace -= set(request.ignoreChanges)
         return _diff_response(difference, set(old_inputs))
+
+    def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:
+        with _errors_to(context, "invoke"):
+            returned = self.call(request.tok, plain(_raw(request.args)))
+        response = provider_pb2.InvokeResponse()
+        getattr(response, "return").CopyFrom(_struct(returned))
+        return response
 
     def Create(self, request: Any, context: grpc.ServicerContext) -> Any:
         resource, call, name = self._resource(request.urn, context)

@@ -55,12 +55,18 @@ class Server:
     why: pulumi.Output[str] | None = None
     """What else, if it changes, has converge and check run again."""
 
-    def converge(self, after: pulumi.Resource) -> pulumi.Resource:
-        """Brings the extension in every database of the server up to date, and the superuser's password."""
+    def converge(self, after: pulumi.Resource, note: Sequence[pulumi.Input[str]] = ()) -> pulumi.Resource:
+        """Brings the extension in every database of the server up to date, and the superuser's password.
+
+        :param note: what the host is to remember of the database: its volume, and the number of its making. It forgets a database
+            whose data goes with it.
+        """
+        forget = ("forget.sh", [self.container_name]) if note and not self.database.retain_data else None
         return self.instance.host.run(
             f"{self.instance.name}-{self.database.key}-converge",
             "converge.sh",
-            [self.container] if self.why is None else [self.container, self.why],
+            [self.container, self.why or "-", *note],
+            delete=forget,
             stdin=self.password.apply(_line),
             depends_on=[after],
         )

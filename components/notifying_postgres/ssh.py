@@ -45,11 +45,11 @@ def parse_address(key: str, url: str) -> SshAddress:
         parts, port = urlsplit(""), None
     extra = parts.password or parts.path.strip("/") or parts.query or parts.fragment
     # The names become words for a shell; a leading dash would reach `ssh` as an option.
-    plain = re.fullmatch(r"[\w.][\w.@+-]*", parts.username or "") and re.fullmatch(r"[\w.:%][\w.:%-]*", parts.hostname or "")
-    if parts.scheme != "ssh" or not plain or extra:
+    plain = re.fullmatch(r"[\w.][\w.@+-]* [\w.:][\w.:%-]*", f"{parts.username} {parts.hostname}", re.ASCII)
+    if parts.scheme != "ssh" or not parts.hostname or not parts.username or not plain or extra:
         shown = "(a URL with a password)" if parts.password else url
         raise InvalidArgument(key, shown, "give ssh://user@address or ssh://user@address:port, or leave it out for this machine")
-    return SshAddress(parts.username or "", parts.hostname or "", port or 22)
+    return SshAddress(parts.username, parts.hostname, port or 22)
 
 
 def parse_host_key(key: str, line: str) -> str:
@@ -95,32 +95,32 @@ def _openssh_header(pem: str) -> bytes:
     return base64.b64decode(lines[1][:64]) if "OPENSSH" in lines[0] and len(lines) > 1 else b""
 
 
-def ssh_options(
-    address: SshAddress, host_key: str | None, private_key_file: str | None, jump: tuple[SshAddress, str | None] | None
-) -> list[str]:
-    """The options for every `ssh` this project starts itself or through the docker provider: one way for all that goes to a host.
+Jump = tuple[SshAddress, str | None]
+"""The host on the way, as ProxyJump has it, and its key."""
+
+
+def ssh_settings(address: SshAddress, host_key: str | None, private_key_file: str | None, jump: Jump | None) -> dict[str, str]:
+    """The settings of every `ssh` this project starts itself or through the docker provider: one way for all that goes to a host.
 
     They do not read the user's ssh configuration, so that a stack goes the same way from every machine. A key is pinned with
     KnownHostsCommand (OpenSSH 8.5), so no known_hosts file is needed. One connection is shared by all, or 20 databases would trip
     sshd's MaxStartups; when nothing comes from it for a minute, it is given up.
-
-    :param jump: the host on the way, as ProxyJump has it, and its key. (ProxyJump itself takes no options for that host.)
     """
-    options = _login_options(host_key, private_key_file) | {
+    settings = _login(host_key, private_key_file) | {
         "ControlMaster": "auto",
         "ControlPath": workstation.ssh_socket(str(address), host_key or "", private_key_file or "", str(jump)),
         "ControlPersist": "60",
     }
     if jump:
+        # Not ProxyJump, which takes no settings for the host on the way. This `ssh` expands %h and %p, the other one its own.
         by, its_key = jump
-        forward = ["ssh", *_words(_login_options(its_key, private_key_file), private_key_file), "-W", "[%h]:%p", *by.words]
-        # `%` is for this `ssh` to expand, but for what the other one is to.
-        options["ProxyCommand"] = " ".join(word if word == "[%h]:%p" else shlex.quote(word).replace("%", "%%") for word in forward)
-    return _words(options, private_key_file)
+        login = shlex.join(words(_login(its_key, private_key_file))).replace("%", "%%")
+        settings["ProxyCommand"] = f"ssh {login} -W [%h]:%p {shlex.join(by.words)}"
+    return settings
 
 
-def _login_options(host_key: str | None, private_key_file: str | None) -> dict[str, str]:
-    options = {
+def _login(host_key: str | None, private_key_file: str | None) -> dict[str, str]:
+    settings = {
         "BatchMode": "yes",
         "ConnectTimeout": "10",
         "ServerAliveInterval": "15",
@@ -129,16 +129,22 @@ def _login_options(host_key: str | None, private_key_file: str | None) -> dict[s
         "GlobalKnownHostsFile": "/dev/null",
     }
     if private_key_file:
-        options |= {"IdentitiesOnly": "yes", "IdentityAgent": "none"}
+        settings |= {"IdentityFile": private_key_file, "IdentitiesOnly": "yes", "IdentityAgent": "none"}
     if host_key is None:
-        return options | {"StrictHostKeyChecking": "no", "LogLevel": "ERROR"}
-    return options | {
+        return settings | {"StrictHostKeyChecking": "no", "LogLevel": "ERROR"}
+    return settings | {
         "StrictHostKeyChecking": "yes",
         "KnownHostsCommand": f"/bin/echo %H {host_key}",
         "HostKeyAlgorithms": host_key.split()[0],
     }
 
 
-def _words(options: dict[str, str], private_key_file: str | None) -> list[str]:
-    identity = ["-i", private_key_file] if private_key_file else []
-    return ["-F", "none", *identity, *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
+def words(settings: dict[str, str]) -> list[str]:
+    """The settings as options of `ssh`, for whoever has to find his way without a file."""
+    options = (["-i", value] if key == "IdentityFile" else ["-o", f"{key}={value}"] for key, value in settings.items())
+    return ["-F", "none", *itertools.chain.from_iterable(options)]
+
+
+def configuration(settings: dict[str, str]) -> str:
+    """The settings as a configuration file of `ssh`."""
+    return "".join(f'{key} "{value}"\n' if key == "IdentityFile" else f"{key} {value}\n" for key, value in settings.items())

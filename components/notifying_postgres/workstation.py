@@ -75,13 +75,21 @@ def _sources() -> Iterator[tuple[str, Path]]:
 def python() -> str:
     """A shell word that runs this Python, with this package's modules, on any machine that deploys the stack."""
     name = f"python-{importlib.metadata.version('notifying-postgres')}"
-    launcher = _home_folder() / name
-    text = f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n'
-    if not launcher.is_file() or launcher.read_text() != text:
-        with tempfile.NamedTemporaryFile("w", dir=launcher.parent, delete=False) as scratch:
+    return _file(name, f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n', 0o700)
+
+
+def ssh_configuration(text: str) -> str:
+    """A shell word for a configuration file of `ssh`, which keeps the commands in a stack's state short."""
+    return _file(f"ssh-{hashlib.sha256(text.encode()).hexdigest()[:12]}.conf", text, 0o600)
+
+
+def _file(name: str, text: str, mode: int) -> str:
+    file = _home_folder() / name
+    if not file.is_file() or file.read_text() != text:
+        with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as scratch:
             scratch.write(text)
-        Path(scratch.name).chmod(0o700)
-        os.replace(scratch.name, launcher)  # a deploy that runs at the same moment sees the old one or the new one, whole
+        Path(scratch.name).chmod(mode)
+        os.replace(scratch.name, file)  # a deploy that runs at the same moment sees the old one or the new one, whole
     return f'"$HOME/{FOLDER}/{name}"'
 
 

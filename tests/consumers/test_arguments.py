@@ -57,6 +57,8 @@ ARGS = {
     "host": "ssh://root@127.0.0.1:2222",
     "host_key": HOST_KEY,
     "allow_unverified_host": True,
+    "jump_host": "ssh://root@127.0.0.1:2223",
+    "jump_host_key": HOST_KEY,
     "image": "an-image:16",
     "base_image": "postgres:16-alpine",
     "network": "a-network",

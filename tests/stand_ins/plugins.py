@@ -5,7 +5,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,11 +22,8 @@ from tests.support.sshd import Sshd, start_sshd, stop_sshd
 
 TOKENS = {
     "Local": "command:local:Command",
-    "Remote": "command:remote:Command",
-    "Copy": "command:remote:CopyToRemote",
     "Container": "docker:index/container:Container",
     "Volume": "docker:index/volume:Volume",
-    "Network": "docker:index/network:Network",
 }
 SIGNATURE = "4dabf18193072939515e22adb298388d"
 
@@ -100,11 +97,12 @@ class Plugin:
         answer = self.stub.Create(provider_pb2.CreateRequest(urn=self.urn(kind), properties=struct(inputs)))
         return Made(kind, answer.id, inputs, json_format.MessageToDict(answer.properties))
 
-    def diff(self, made: Made, inputs: dict[str, Any]) -> provider_pb2.DiffResponse:
+    def diff(self, made: Made, inputs: dict[str, Any], ignore: Sequence[str] = ()) -> provider_pb2.DiffResponse:
         inputs = self.check(made.type, inputs, made.inputs)
         request = provider_pb2.DiffRequest(
             id=made.id, urn=self.urn(made.type), olds=struct(made.state), news=struct(inputs), old_inputs=struct(made.inputs)
         )
+        request.ignoreChanges.extend(ignore)
         answer: provider_pb2.DiffResponse = self.stub.Diff(request)
         return answer
 
@@ -121,6 +119,10 @@ class Plugin:
         )
         answer = self.stub.Read(request)
         return Made(made.type, answer.id, json_format.MessageToDict(answer.inputs), json_format.MessageToDict(answer.properties))
+
+    def invoke(self, function: str, args: dict[str, Any]) -> dict[str, Any]:
+        answer = self.stub.Invoke(provider_pb2.InvokeRequest(tok=function, args=struct(args)))
+        return json_format.MessageToDict(getattr(answer, "return"))
 
     def delete(self, made: Made) -> None:
         self.stub.Delete(provider_pb2.DeleteRequest(id=made.id, urn=self.urn(made.type), properties=struct(made.state)))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -128,6 +129,10 @@ class Stack:
     def remove(self) -> None:
         """Ends what the stack made, whatever state it is in; only what bears its name."""
         remove_named(self.name)
+        # What scripts noted of them on the host, which is this machine, over SSH in the home folder that sshd gives.
+        for home in (self.home, Path(pwd.getpwuid(os.getuid()).pw_dir)):
+            for note in home.glob(f".notifying-postgres/known/**/{self.name}*"):
+                shutil.rmtree(note) if note.is_dir() else note.unlink()
         shutil.rmtree(self.home)
 
 

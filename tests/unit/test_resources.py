@@ -2,8 +2,8 @@
 
 import json
 import re
-import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -41,12 +41,12 @@ def test_a_remote_host_gets_the_scripts_and_runs_them(deploy: Callable[..., Depl
         *("pg-app-check", "pg-app-converge", "pg-app-volume", "pg-context", "pg-image", "pg-password-seed", "pg-preflight")
     ]
     for name in ("pg-context", "pg-image", "pg-app-converge"):
-        assert made.resources[name].inputs["create"].startswith("ssh -F none -i")
-        assert " -l deploy -p 2222 -- db.example " in made.resources[name].inputs["create"]
-        assert f"KnownHostsCommand=/bin/echo %H {HOST_KEY}" in made.resources[name].inputs["create"]
+        assert re.match(
+            r'(on\(\) \{ )?ssh -F "\$HOME/[^"]+" -l deploy -p 2222 -- db.example ', made.resources[name].inputs["create"]
+        )
 
 
-def test_both_ways_to_the_host_pin_the_same_key(deploy: Callable[..., Deployment]) -> None:
+def test_every_way_to_the_host_pins_the_same_key(deploy: Callable[..., Deployment], workstation: Path) -> None:
     made = deploy(program(databases={"app": {}}, **SSH))
 
     provider = made.resources["pg-docker"].inputs
@@ -54,8 +54,11 @@ def test_both_ways_to_the_host_pin_the_same_key(deploy: Callable[..., Deployment
     assert provider["host"] == "ssh://deploy@db.example:2222"
     assert f"KnownHostsCommand=/bin/echo %H {HOST_KEY}" in options
     assert "StrictHostKeyChecking=yes" in options
-    assert f"KnownHostsCommand=/bin/echo %H {HOST_KEY}" in made.resources["pg-preflight"].inputs["create"]
-    assert f"--ssh-option=KnownHostsCommand=/bin/echo %H {HOST_KEY}" in shlex.split(made.resources["pg-app-check"].inputs["create"])
+    (file,) = (workstation / ".notifying-postgres").glob("ssh-*.conf")
+    assert f"KnownHostsCommand /bin/echo %H {HOST_KEY}\n" in file.read_text()
+    assert "StrictHostKeyChecking yes\n" in file.read_text()
+    for name in ("pg-context", "pg-image", "pg-app-converge", "pg-app-check"):
+        assert f'"$HOME/.notifying-postgres/{file.name}"' in made.resources[name].inputs["create"]
 
 
 def test_the_build_comes_before_the_container_and_the_check_comes_last(deploy: Callable[..., Deployment]) -> None:
@@ -215,7 +218,9 @@ def test_the_container_is_stopped_cleanly_and_safe_from_coolifys_cleanup(deploy:
     container = deploy(program(databases={"app": {}}, network="coolify")).resources["pg-app"]
 
     assert container.inputs["destroyGraceSeconds"] == 60
-    assert container.inputs["labels"] == [{"label": "coolify.managed", "value": "false"}]
+    assert {"label": "coolify.managed", "value": "false"} in container.inputs["labels"]
+    (mark,) = [label["value"] for label in container.inputs["labels"] if label["label"] == "notifying-postgres.stack"]
+    assert mark.endswith("/project/test")
     assert container.inputs["networkMode"] == "coolify"
     assert container.request.deleteBeforeReplace
     assert container.inputs["image"] == "sha256:1234"

@@ -1,4 +1,4 @@
-"""Stands in for pulumi-docker: Container, Volume and Network, over the engine's HTTP API, on this machine or through `ssh`."""
+"""Stands in for pulumi-docker: Container and Volume, over the engine's HTTP API, on this machine or through `ssh`."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def nanoseconds(duration: str) -> int:
 
 
 class DockerResource(Resource):
-    """What the three have in common. Sets are compared without their order; some inputs are read back from the engine."""
+    """What the two have in common. Sets are compared without their order; some inputs are read back from the engine."""
 
     sets: ClassVar[set[str]] = {"labels"}
     in_place: ClassVar[set[str]] = set()
@@ -222,6 +222,7 @@ class Volume(DockerResource):
         "labels": dict.fromkeys(("label", "value")),
     }
     outputs = ("driver", "mountpoint")
+    read_back: ClassVar[Values] = {"driver": "local", "driverOpts": {}, "labels": []}
 
     def create(self, call: Call, name: str, inputs: Values) -> tuple[str, Values]:
         body = {
@@ -234,7 +235,9 @@ class Volume(DockerResource):
         return volume["Name"], self.state(volume, inputs)
 
     def state(self, volume: Values, inputs: Values) -> Values:
-        return inputs | {"name": volume["Name"], "driver": volume["Driver"], "mountpoint": volume["Mountpoint"]}
+        """Whoever made it: of a volume that was there already, its driver, options and labels are what they are."""
+        real = {"driverOpts": volume.get("Options") or {}, "labels": map_to_labels(volume.get("Labels"))}
+        return inputs | real | {"name": volume["Name"], "driver": volume["Driver"], "mountpoint": volume["Mountpoint"]}
 
     def read(self, call: Call, identity: str, state: Values, inputs: Values) -> tuple[Values, Values] | None:
         volume = self.docker.find(f"/volumes/{quote(identity)}")
@@ -242,70 +245,12 @@ class Volume(DockerResource):
             return None
         state = state | {"name": volume["Name"]}
         if not inputs:  # an import
-            inputs = {"name": volume["Name"], "driver": volume["Driver"], "labels": map_to_labels(volume["Labels"])}
-        return self.state(volume, state), inputs
+            inputs = {"name": volume["Name"]}
+        state = self.state(volume, state)
+        return state, self.drifted_inputs(inputs, state)
 
     def delete(self, call: Call, identity: str, state: Values) -> None:
         self.docker.remove(f"/volumes/{quote(identity)}")
-
-
-class Network(DockerResource):
-    shape: ClassVar[dict[str, Any]] = {
-        **dict.fromkeys(("name", "driver", "internal", "attachable", "ipv6", "options")),
-        "labels": dict.fromkeys(("label", "value")),
-        "ipamConfigs": dict.fromkeys(("subnet", "ipRange", "gateway")),
-    }
-    sets: ClassVar[set[str]] = {"labels", "ipamConfigs"}
-    outputs = ("driver", "internal", "ipamConfigs", "options", "scope")
-
-    def create(self, call: Call, name: str, inputs: Values) -> tuple[str, Values]:
-        body = {
-            "Name": inputs["name"],
-            "CheckDuplicate": True,
-            "Driver": inputs.get("driver", "bridge"),
-            "Internal": inputs.get("internal", False),
-            "Attachable": inputs.get("attachable", False),
-            "EnableIPv6": inputs.get("ipv6", False),
-            "Options": inputs.get("options") or {},
-            "Labels": labels_to_map(inputs.get("labels")),
-            "IPAM": {
-                "Driver": "default",
-                "Config": [
-                    {
-                        to: config[key]
-                        for key, to in (("subnet", "Subnet"), ("ipRange", "IPRange"), ("gateway", "Gateway"))
-                        if key in config
-                    }
-                    for config in inputs.get("ipamConfigs") or []
-                ],
-            },
-        }
-        identity = self.docker.request("POST", "/networks/create", body)["Id"]
-        return identity, self.state(self.docker.request("GET", f"/networks/{identity}"), inputs)
-
-    def state(self, network: Values, inputs: Values) -> Values:
-        configs = [
-            {"subnet": c.get("Subnet", ""), "gateway": c.get("Gateway", ""), "ipRange": c.get("IPRange", "")}
-            for c in network["IPAM"]["Config"] or []
-        ]
-        outputs = {
-            "driver": network["Driver"],
-            "internal": network["Internal"],
-            "options": network["Options"] or {},
-            "scope": network["Scope"],
-        }
-        return inputs | outputs | {"name": network["Name"], "ipamConfigs": configs}
-
-    def read(self, call: Call, identity: str, state: Values, inputs: Values) -> tuple[Values, Values] | None:
-        network = self.docker.find(f"/networks/{quote(identity)}")
-        return (
-            None
-            if network is None
-            else (self.state(network, state), inputs or {"name": network["Name"], "driver": network["Driver"]})
-        )
-
-    def delete(self, call: Call, identity: str, state: Values) -> None:
-        self.docker.remove(f"/networks/{quote(identity)}")
 
 
 class Container(DockerResource):
@@ -606,7 +551,6 @@ class DockerPlugin(Plugin):
         resources = {
             "docker:index/container:Container": Container(self),
             "docker:index/volume:Volume": Volume(self),
-            "docker:index/network:Network": Network(self),
         }
         super().__init__("docker", "5.1.0", resources)
         self._config: Values = {}

@@ -56,6 +56,7 @@ __all__ = [
     "Values",
     "changed",
     "has_unknown",
+    "refuse_unknown_inputs",
     "unique",
 ]
 
@@ -80,7 +81,7 @@ class Plugin(provider.Plugin):
 
     def check(self, resource: provider.Resource, name: str, old: Values, inputs: Values) -> Values:
         if isinstance(resource, Resource):
-            _refuse_unknown_inputs(inputs, resource.shape)
+            refuse_unknown_inputs(inputs, resource.shape)
             for key in resource.required:
                 if inputs.get(key) is None:
                     raise Refusal(key, f"the input {key} is required")
@@ -90,7 +91,7 @@ class Plugin(provider.Plugin):
         return f"the stand-in plugin {self.name} does not implement {token}; install the official plugin"
 
 
-def _refuse_unknown_inputs(values: Any, shape: Mapping[str, Any], path: str = "") -> None:
+def refuse_unknown_inputs(values: Any, shape: Mapping[str, Any], path: str = "") -> None:
     """Raises Refusal for the first input in `values` that `shape` has not."""
     for item in values if isinstance(values, list) else [values]:
         if not isinstance(item, dict):
@@ -102,7 +103,7 @@ def _refuse_unknown_inputs(values: Any, shape: Mapping[str, Any], path: str = ""
                     f"the stand-in plugin does not implement the input {path + key}; install the official plugin to use it",
                 )
             if isinstance(shape[key], Mapping):
-                _refuse_unknown_inputs(value, shape[key], f"{path}{key}.")
+                refuse_unknown_inputs(value, shape[key], f"{path}{key}.")
 
 
 def unique(name: str, digits: int) -> str:
