@@ -15,7 +15,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.listener.proxy import Proxy
-from tests.relay.servers import Serve, wait_until
+from tests.relay.servers import Receiver, Relay, Serve, wait_until
 from tests.support.needs import program
 from tests.support.postgres import execute
 
@@ -244,3 +244,17 @@ def axe_core(tmp_path_factory: pytest.TempPathFactory) -> Path:
             [program("npm"), "install", "--no-audit", "--no-fund", "--loglevel=error"], cwd=folder, check=True, timeout=120
         )
     return folder / "node_modules/axe-core"
+
+
+def test_relays_and_what_exactly_changed_are_shown(browser: Chrome, database: str, receiver: Receiver, cursors: Path) -> None:
+    execute(database, "CREATE TABLE orders ()")
+    with (
+        Relay("--to", f"hook={receiver.url}", "--cursors", cursors, database) as relay,
+        Serve("--diff", "--relay", f"127.0.0.1:{relay.metrics}", database) as serve,
+    ):
+        show(browser, serve.port)
+        execute(database, "ALTER TABLE orders ADD qty integer NOT NULL DEFAULT 0")
+        wait_until(lambda: browser.find_elements(By.CLASS_NAME, "differences"), "the differences")
+        assert "+ qty integer not null default 0" in browser.find_element(By.CLASS_NAME, "differences").text
+        wait_until(receiver.taken, "the delivery")
+        wait_until(lambda: "✓ Relay to hook: up to date" in browser.find_element(By.ID, "states").text, "the relay's state")
