@@ -539,3 +539,20 @@ def test_other_encodings(database: Database, encoding: str, character: bytes) ->
     assert end.extra == b"end"
     assert other.value("SELECT healthy FROM schema_notifications.status()") is True
     database.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_what_is_told_though_little_changes_and_what_is_not_though_it_does(database: Database) -> None:
+    """docs/feed.md says so of each."""
+    database.execute("CREATE TABLE t (x int); INSERT INTO t VALUES (1), (1)")
+    tags = [
+        notice["tag"]
+        for notice in database.notices_of("ALTER TABLE t ADD COLUMN IF NOT EXISTS x int", "ALTER TABLE t OWNER TO postgres")
+    ]
+    assert tags == ["ALTER TABLE", "ALTER TABLE"]
+    assert database.notices_of("EXPLAIN ANALYZE CREATE TABLE u AS SELECT 1 AS x") == []
+    with database.connect() as session, database.listening() as notices, pytest.raises(psycopg.errors.UniqueViolation):
+        session.execute("CREATE UNIQUE INDEX CONCURRENTLY i ON t (x)")
+    assert notices == []
+    assert database.value("SELECT count(*) FROM pg_index WHERE NOT indisvalid") == 1
+    (notice,) = database.notices_of("SET quote_all_identifiers = on; ALTER TABLE t ADD y int")
+    assert notice["objects"][0]["identity"] == '"public"."t"'

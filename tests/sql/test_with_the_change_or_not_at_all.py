@@ -8,6 +8,12 @@ import psycopg
 import pytest
 
 from tests.sql.database import Database
+from tests.support.postgres import Cluster
+
+
+def version_of(cluster: Cluster) -> int:
+    ((version,),) = cluster.execute("SHOW server_version_num")
+    return int(str(version)) // 10000
 
 
 def warnings_of(database: Database, *commands: str, user: str = "postgres") -> list[str]:
@@ -308,3 +314,26 @@ def test_many_sessions_at_once(database: Database) -> None:
     assert errors == []
     assert len(notices) == 8 * 20 * 3
     assert database.status()["healthy"]
+
+
+@pytest.mark.versions(17, 18)
+def test_reindex_in_a_read_only_transaction(database: Database) -> None:
+    """No other command that fires an event trigger runs in one; it is announced, and nothing can be logged."""
+    database.execute("CREATE TABLE t (x int PRIMARY KEY)")
+    before = database.log()
+    with database.connect() as session, database.listening() as notices:
+        session.execute("BEGIN READ ONLY; REINDEX TABLE t; COMMIT")
+    assert [(notice["tag"], "id" in notice) for notice in notices] == [("REINDEX", False)]
+    assert database.log() == before
+
+
+def test_a_server_that_logs_the_minimum(cluster: Cluster) -> None:
+    """PostgreSQL then writes no WAL for tables that the same transaction has made, so ids need not grow within the transaction
+    that installs the extension: docs/feed.md says so. They do in every other."""
+    with Cluster(version_of(cluster), {"wal_level": "minimal", "max_wal_senders": "0"}) as own:
+        database = Database(own, "postgres")
+        database.execute("CREATE EXTENSION schema_notifications")
+        with database.connect() as session, session.transaction():
+            session.execute("CREATE TABLE t ()")
+            session.execute("DO $$BEGIN FOR i IN 1..50 LOOP EXECUTE 'ALTER TABLE t OWNER TO postgres'; END LOOP; END$$")
+        assert len(database.log()) == 51
