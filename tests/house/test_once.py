@@ -2,8 +2,9 @@
 
 import dataclasses
 
-import schema_changes
 from notifying_postgres.args import CheckResult
+
+import schema_changes
 
 
 def test_the_checks_result_is_the_same_to_whoever_deploys() -> None:
