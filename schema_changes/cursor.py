@@ -263,7 +263,7 @@ class TableCursorStore:
                     f"CREATE TABLE IF NOT EXISTS {self._table} "
                     "(name text PRIMARY KEY, cursor text NOT NULL, saved_at timestamptz NOT NULL)"
                 )
-            self._lock(session, "ACCESS SHARE")
+            hold(session, self._table, "ACCESS SHARE")
             query = f"SELECT cursor FROM {self._table} WHERE name = convert_from(%s, 'UTF8')"  # noqa: S608
             rows = session.rows(query, [self.name.encode()])
             return None if not rows else str(rows[0][0])
@@ -271,32 +271,33 @@ class TableCursorStore:
     def save(self, cursor: str) -> None:
         """Insert or replace the row."""
         with transaction(self.conninfo) as session:
-            self._lock(session, "ROW EXCLUSIVE")
+            hold(session, self._table, "ROW EXCLUSIVE")
             session.rows(
                 f"INSERT INTO {self._table} AS kept VALUES (convert_from(%s, 'UTF8'), %s, now()) "  # noqa: S608
                 "ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor, saved_at = excluded.saved_at",
                 [self.name.encode(), cursor],
             )
 
-    def _lock(self, session: Session, mode: str) -> None:
-        """Hold the table as it is until the transaction ends, and see that nobody else has a hand in it."""
-        session.rows(f"LOCK TABLE ONLY {self._table} IN {mode} MODE")
-        ((own, plain, triggers, rules, owner),) = session.rows(
-            "SELECT relowner = session_user::regrole, relkind = 'r', "
-            "EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal), "
-            "EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid), relowner::regrole::text "
-            "FROM pg_class AS c WHERE oid = to_regclass(convert_from(%s, 'UTF8'))",
-            [self._table.encode()],
+
+def hold(session: Session, table: str, mode: str) -> None:
+    """Hold the table as it is until the transaction ends, and see that nobody else has a hand in it."""
+    session.rows(f"LOCK TABLE ONLY {table} IN {mode} MODE")
+    ((own, plain, triggers, rules, owner),) = session.rows(
+        "SELECT relowner = session_user::regrole, relkind = 'r', "
+        "EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND NOT tgisinternal), "
+        "EXISTS (SELECT FROM pg_rewrite WHERE ev_class = c.oid), relowner::regrole::text "
+        "FROM pg_class AS c WHERE oid = to_regclass(convert_from(%s, 'UTF8'))",
+        [table.encode()],
+    )
+    reasons = {
+        f"belongs to {owner}": not own,
+        "is no plain table": not plain,
+        "has triggers": triggers,
+        "has rules": rules,
+    }
+    wrong = next((reason for reason, holds in reasons.items() if holds), None)
+    if wrong is not None:
+        raise NotPermitted(
+            f"The table {table} in {session.where} {wrong}, so what is written to it may run another's code with "
+            f"the rights of {session.role}: drop it, or keep the cursor in another table, which {session.role} owns."
         )
-        reasons = {
-            f"belongs to {owner}": not own,
-            "is no plain table": not plain,
-            "has triggers": triggers,
-            "has rules": rules,
-        }
-        wrong = next((reason for reason, holds in reasons.items() if holds), None)
-        if wrong is not None:
-            raise NotPermitted(
-                f"The table {self._table} in {session.where} {wrong}, so what is written to it may run another's code with "
-                f"the rights of {session.role}: drop it, or keep the cursor in another table, which {session.role} owns."
-            )

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from psycopg import sql
 
+from ..cursor import hold
 from ..errors import SchemaChangesError
+from ..feed import transaction
 from .picture import Key, Object, Picture, from_json, to_json
 
 
@@ -64,9 +65,9 @@ class PictureStore:
 class FilePictureStore(PictureStore):
     """Keeps both in one file: the picture, as `schema-changes snapshot` writes it, and a line for each cursor after it.
 
-    The file is replaced as a whole when the lines have become more than the picture.  A process that is killed loses
-    nothing; what a power cut takes from the end comes again.  Methods raise `OSError`, and `SchemaChangesError` for a file
-    that holds something else.
+    The file is replaced as a whole when the lines have become more than the picture, and on disk before `save` returns.  A
+    process that is killed loses nothing; a line that was not written to its end comes again.  Methods raise
+    `OSError`, and `SchemaChangesError` for a file that holds something else.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -106,6 +107,8 @@ class FilePictureStore(PictureStore):
             if self._room > 0:
                 with open(self.path, "a", encoding="utf-8") as file:
                     file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
                 return
         whole = picture.dumps(cursor=cursor)
         self._room = max(len(whole), 100_000)
@@ -113,6 +116,8 @@ class FilePictureStore(PictureStore):
         try:
             with open(descriptor, "w", encoding="utf-8") as file:
                 file.write(whole)
+                file.flush()
+                os.fsync(descriptor)
             os.replace(name, self.path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
@@ -132,30 +137,26 @@ class TablePictureStore(PictureStore):
     """Keeps both in rows of a table, in any database that `conninfo` leads to: `name` tells listeners apart.
 
     A row for each object, so that the picture can be asked with SQL, and one with an empty key for the cursor; what was
-    staged and the cursor are written in one transaction.  The table is created where it is missing.  Methods connect anew,
-    and raise `psycopg.Error`.
+    staged and the cursor are written in one transaction.  As with `TableCursorStore`, the table is created where it is missing
+    and has to be this role's own, and methods connect anew and raise `SchemaChangesError`s.
     """
 
     def __init__(self, conninfo: str, name: str, table: str = "schema_changes_picture", schema: str = "public") -> None:
         super().__init__()
         self.conninfo = conninfo
         self.name = name
-        self._table = sql.Identifier(schema, table)
+        self._table = sql.Identifier(schema, table).as_string()
 
     def _load(self) -> tuple[str | None, Picture | None]:
-        with psycopg.connect(self.conninfo) as connection:
+        with transaction(self.conninfo) as session:
             # asked first, because CREATE wants a privilege even where the table exists
-            if connection.execute("SELECT pg_catalog.to_regclass(%s)", [self._table.as_string()]).fetchone() == (None,):
-                connection.execute(
-                    sql.SQL(
-                        "CREATE TABLE IF NOT EXISTS {} "
-                        "(name pg_catalog.text, key pg_catalog.text, object pg_catalog.json NOT NULL, PRIMARY KEY (name, key))"
-                    ).format(self._table)
+            if session.rows("SELECT to_regclass(convert_from(%s, 'UTF8'))", [self._table.encode()]) == [(None,)]:
+                session.rows(
+                    f"CREATE TABLE IF NOT EXISTS {self._table} (name text, key text, object text NOT NULL, PRIMARY KEY (name, key))"
                 )
-            rows = connection.execute(
-                sql.SQL("SELECT key, object::pg_catalog.text FROM {} WHERE name OPERATOR(pg_catalog.=) %s").format(self._table),
-                [self.name],
-            ).fetchall()
+            hold(session, self._table, "ACCESS SHARE")
+            query = f"SELECT key, object FROM {self._table} WHERE name = convert_from(%s, 'UTF8')"  # noqa: S608
+            rows = session.rows(query, [self.name.encode()])
         found = {key: json.loads(text) for key, text in rows}
         if "" not in found:
             return None, None
@@ -165,19 +166,21 @@ class TablePictureStore(PictureStore):
 
     def _write(self, cursor: str, picture: Picture, removed: list[Key], written: list[Object], is_new: bool) -> None:
         head = {"cursor": cursor, "origin": picture.origin, "version": picture.version, "database": picture.database}
-        rows = [("", head), *((_text(item.key), to_json(item)) for item in written)]
-        with psycopg.connect(self.conninfo) as connection:
-            connection.execute(
-                sql.SQL("DELETE FROM {} WHERE name OPERATOR(pg_catalog.=) %s AND key OPERATOR(pg_catalog.=) ANY(%s)").format(
-                    self._table
-                ),
-                [self.name, [_text(key) for key in removed]],
+        rows = [["", json.dumps(head)], *([_text(item.key), json.dumps(to_json(item))] for item in written)]
+        name = self.name.encode()
+        with transaction(self.conninfo) as session:
+            hold(session, self._table, "ROW EXCLUSIVE")
+            session.rows(
+                f"DELETE FROM {self._table} WHERE name = convert_from(%s, 'UTF8') "  # noqa: S608
+                "AND key IN (SELECT json_array_elements_text(%s::json))",
+                [name, json.dumps([_text(key) for key in removed])],
             )
-            connection.cursor().executemany(
-                sql.SQL(
-                    "INSERT INTO {} AS kept VALUES (%s, %s, %s) ON CONFLICT (name, key) DO UPDATE SET object = excluded.object"
-                ).format(self._table),
-                [(self.name, key, json.dumps(fields, ensure_ascii=False)) for key, fields in rows],
+            # as JSON in ASCII, which every database takes
+            session.rows(
+                f"INSERT INTO {self._table} AS kept SELECT convert_from(%s, 'UTF8'), row ->> 0, row ->> 1 "  # noqa: S608
+                "FROM json_array_elements(%s::json) AS row "
+                "ON CONFLICT (name, key) DO UPDATE SET object = excluded.object",
+                [name, json.dumps(rows)],
             )
 
 
