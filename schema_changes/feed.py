@@ -96,6 +96,7 @@ SETTINGS = {
     "temp_tablespaces": "",
     "default_table_access_method": "heap",
     "default_toast_compression": "pglz",
+    "work_mem": "4MB",
     # no code of somebody else's choice, no talk, no compiler
     "local_preload_libraries": "",
     "client_min_messages": "warning",

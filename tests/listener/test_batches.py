@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,12 @@ def test_the_command_runs_once_for_a_transaction(database: str, tmp_path: Path) 
     try:
         assert process.stderr is not None
         assert "Listening to" in process.stderr.readline()
-        execute(database, MANY.format(2000), "SELECT pg_sleep(1)")
+        execute(database, MANY.format(2000))
+        deadline = time.monotonic() + 60
+        while not counts.exists() or not counts.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(0.5)  # for a second one
     finally:
         process.terminate()
         process.wait(20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,10 @@ def false_server(method: bytes) -> Iterator[tuple[int, list[bytes]]]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         threading.Thread(target=serve, args=(server,), daemon=True).start()
         yield server.getsockname()[1], told
+        deadline = time.monotonic() + 10
+        while not told:  # that the client is gone
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         server.shutdown(socket.SHUT_RDWR)
 
 
