@@ -130,6 +130,8 @@ async def listen(conninfo: str = "", **options: Unpack[ListenOptions]) -> AsyncG
     Exactly once holds for this iterator and the cursors in its events.  A consumer that dies after it was handed a
     change and before that change's cursor was stored gets the change again.
     """
+    if "diff" in options:
+        raise SchemaChangesError("A difference belongs to a batch of changes: ask listen_batches for diff=True.")
     async with _feed(conninfo, options) as feed:
         while (event := await feed.next()) is not None:
             yield event

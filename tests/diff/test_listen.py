@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from schema_changes import Batch, Reset, listen_batches
+from schema_changes import Batch, Reset, SchemaChangesError, listen, listen_batches
 from schema_changes.diff import FilePictureStore, TablePictureStore, snapshot
 from schema_changes.diff.store import PictureStore
 from schema_changes.listener import ListenOptions
@@ -71,6 +71,11 @@ async def test_without_diff_nothing_is_read(database: str) -> None:
     first.cancel()
     await asyncio.wait([first])
     await listener.aclose()
+
+
+async def test_a_difference_belongs_to_a_batch(database: str) -> None:
+    with pytest.raises(SchemaChangesError, match="ask listen_batches for diff=True"):
+        await anext(listen(database, diff=True))  # type: ignore[call-arg]
 
 
 StoreOf = Callable[[], PictureStore]
