@@ -3,7 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
-.PHONY: help setup up down psql url listen lint test bench coverage pictures recording clean coolify-facts
+.PHONY: help setup up down psql url listen lint test bench bench-years coverage pictures recording clean coolify-facts
 
 # What toolchain/setup found or made: .venv, pulumi, the plugins and the base image.
 ENV := source .cache/env
@@ -66,6 +66,10 @@ recording: ## Record a session with the dev database, and draw docs/session.svg 
 bench: ## Measure what it all costs (10 minutes), into docs/benchmarks.md
 	@toolchain/setup --tests
 	@$(ENV) && python -m pip install --quiet --disable-pip-version-check -e '.[bench]' && python benchmarks/run.py
+
+bench-years: ## Measure an upgrade of 1 GB beside pg_upgrade and dump and restore (5 minutes)
+	@toolchain/setup --tests
+	@$(ENV) && python -m benchmarks.years
 
 coolify-facts: ## Compare Coolify's openapi.json of another version with the requests made: make coolify-facts FILE=openapi.json
 	@test -f "$(FILE)" || { echo "name the file: make coolify-facts FILE=openapi.json" >&2; exit 2; }

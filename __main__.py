@@ -46,8 +46,9 @@ def read_database(settings: Any) -> Any:
     args = {snake_case(key): value for key, value in settings.items()}
     if "password" in args:
         args["password"] = pulumi.Output.secret(args["password"])
-    if isinstance(args.get("coolify"), dict):
-        args["coolify"] = renamed(args["coolify"])
+    for nested in ("coolify", "backup"):
+        if isinstance(args.get(nested), dict):
+            args[nested] = renamed(args[nested])
     return args
 
 

@@ -18,6 +18,21 @@ DEFAULT_BASE_IMAGE = "postgres:16-alpine"
 DEFAULT_REGISTRY_IMAGE = "registry:2.8.3"
 
 
+class BackupArgs(TypedDict):
+    """When a database is copied to a folder on the host, when that is tried out, and what is kept. Times are UTC."""
+
+    folder: pulumi.Input[str]
+    """The folder on the host; each database has one of its own in it, with the name of its container."""
+    schedule: NotRequired[pulumi.Input[str]]
+    """When a backup is made, as a cron expression. Default: `0 3 * * *`."""
+    verify: NotRequired[pulumi.Input[str]]
+    """When the newest is restored into a scratch server and compared, as a cron expression. Default: `0 5 * * *`."""
+    keep: NotRequired[pulumi.Input[str]]
+    """How many are kept. Default: 7."""
+    keep_days: NotRequired[pulumi.Input[str]]
+    """After how many days one is removed, though never the newest. Default: none is for its age."""
+
+
 class DatabaseArgs(TypedDict):
     """One PostgreSQL server in a container of its own."""
 
@@ -41,6 +56,10 @@ class DatabaseArgs(TypedDict):
     """Whether the volume stays when the database is removed from the stack. Default: true."""
     upgrade: NotRequired[bool]
     """Whether the data go on to the major version of a new `base_image`, in a volume of their own. Default: false, refused."""
+    backup: NotRequired[BackupArgs]
+    """Has the database copied to a folder on the host, by a schedule. Default: none is made."""
+    restore_from: NotRequired[pulumi.Input[str]]
+    """What a new volume begins with: a backup on the host, or a folder of them, of which the newest. Default: an empty database."""
     coolify: NotRequired[CoolifyArgs]
     """Has Coolify run the database, in its dashboard and with its backups. Default: a plain container."""
 
@@ -173,6 +192,28 @@ def object_name(key: str, value: object) -> str:
     return text(key, value)
 
 
+def folder(key: str, value: object) -> str:
+    """A folder on the host, in letters that every shell and `docker` read as they are."""
+    if not re.fullmatch(r"(/[\w@+:.-]+)+", text(key, value), re.ASCII) or ".." in str(value).split("/") or ":" in str(value):
+        raise InvalidArgument(key, value, "give the whole path of a folder on the host, in letters, digits and @ + . _ -")
+    return text(key, value)
+
+
+def cron(key: str, value: object) -> str:
+    """A cron expression of five fields."""
+    if not re.fullmatch(r"[0-9*/,-]+( [0-9a-zA-Z*/,-]+){4}", text(key, value)):
+        raise InvalidArgument(key, value, "give a cron expression of five fields in UTC, such as '0 3 * * *'")
+    return text(key, value)
+
+
+def count(key: str, value: object) -> str:
+    """A whole number from 1. In a packaged component it comes as a float."""
+    number = str(value).removesuffix(".0")
+    if isinstance(value, bool) or not re.fullmatch("[1-9][0-9]{0,4}", number, re.ASCII):
+        raise InvalidArgument(key, value, "give a whole number from 1")
+    return number
+
+
 def password(key: str, value: object) -> str:
     """A password that can be passed in a line. The sentence that refuses it does not show it."""
     if not isinstance(value, str) or not value or any(ord(c) < 32 for c in value):
@@ -240,10 +281,24 @@ DATABASE_RULES: dict[str, Rule] = {
     "volume_name": object_name,
     "retain_data": truth,
     "upgrade": truth,
+    "restore_from": folder,
 }
+BACKUP_RULES: dict[str, Rule] = {"folder": folder, "schedule": cron, "verify": cron, "keep": count, "keep_days": count}
+_BACKUP_DEFAULTS = {"schedule": "0 3 * * *", "verify": "0 5 * * *", "keep": "7"}
 # What the program itself must know, and so cannot be an output.
 _PLAIN = {"private_key_file", "allow_unverified_host", "registry_image", "retain_data", "upgrade"}
-_COOLIFY_DECIDES = {"port", "memory", "shm_size", "container_name", "volume_name", "upgrade"}
+_COOLIFY_DECIDES = {"port", "memory", "shm_size", "container_name", "volume_name", "upgrade", "backup", "restore_from"}
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A database's arguments for its backups, checked and with their defaults."""
+
+    folder: pulumi.Output[str]
+    schedule: pulumi.Output[str]
+    verify: pulumi.Output[str]
+    keep: pulumi.Output[str]
+    keep_days: pulumi.Output[str] | None
 
 
 @dataclass(frozen=True)
@@ -263,6 +318,8 @@ class Database:
     """Which of `container_name` and `volume_name` were given; the other is derived."""
     retain_data: bool
     upgrade: bool
+    backup: Backup | None
+    restore_from: pulumi.Output[str] | None
     coolify: CoolifyArgs | None
 
 
@@ -341,7 +398,18 @@ def read_database(name: str, key: str, args: DatabaseArgs) -> Database:
             )
     if "volume_name" not in named:
         read["volume_name"] = read["container_name"].apply(lambda container: f"{container}-data")
-    return Database(key=key, named=named, coolify=coolify, **read)
+    return Database(key=key, named=named, coolify=coolify, backup=_read_backup(f"{where}.backup", args.get("backup")), **read)
+
+
+def _read_backup(where: str, args: object) -> Backup | None:
+    if args is None:
+        return None
+    if not isinstance(args, Mapping):
+        raise InvalidArgument(where, args, "give its settings by name")
+    refuse_unknown(f"{where}.", args, BackupArgs.__annotations__)
+    if args.get("folder") is None:
+        raise InvalidArgument(f"{where}.folder", None, "give a folder on the host, such as /var/backups/postgres")
+    return Backup(**_read(f"{where}.", args, BACKUP_RULES, _BACKUP_DEFAULTS))
 
 
 def _read(prefix: str, args: Mapping[str, Any], rules: Mapping[str, Rule], defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 import pulumi
 import pulumi_docker as docker
 
-from .args import Database
+from .args import Backup, Database
 from .server import Instance, Provisioned, Server
 
 DATA_DIRECTORY = "/var/lib/postgresql/data"
+SOCKET_DIRECTORY = "/var/run/postgresql"
 PASSWORD_FILE = "/run/secrets/postgres_password"  # noqa: S105 (a path)
 
 
@@ -45,7 +46,13 @@ def provision_container(
     fitting = host.run(
         f"{resource}-volume",
         "volume.sh",
-        [database.container_name, volume.name, instance.image_id, "upgrade" if database.upgrade else "keep"],
+        [
+            database.container_name,
+            volume.name,
+            instance.image_id,
+            "upgrade" if database.upgrade else "keep",
+            database.restore_from or "-",
+        ],
         delete=None if database.retain_data else ("remove-copies.sh", [volume.name]),
         depends_on=[*after, volume],
     )
@@ -53,6 +60,19 @@ def provision_container(
 
     # Another number makes the container anew, where an earlier deploy was cut off while it made it.
     attempt = pulumi.Output.all(host.seen, database.container_name).apply(lambda both: both[0].attempts.get(both[1], "0"))
+
+    # Backups are made over the server's own socket, so they need neither network nor a password that is anywhere to be seen.
+    socket = database.backup and docker.Volume(
+        f"{resource}-socket",
+        name=database.container_name.apply(lambda container: f"{container}-socket"),
+        opts=pulumi.ResourceOptions(
+            parent=parent,
+            provider=host.provider,
+            depends_on=[*host.ready, *after],
+            ignore_changes=["driver", "driverOpts", "labels"],
+        ),
+    )
+    sockets = [docker.ContainerVolumeArgs(volume_name=socket.name, container_path=SOCKET_DIRECTORY)] if socket else []
 
     container = docker.Container(
         resource,
@@ -68,7 +88,7 @@ def provision_container(
             ]
         ),
         uploads=[docker.ContainerUploadArgs(file=PASSWORD_FILE, content=password, permissions="0400")],
-        volumes=[docker.ContainerVolumeArgs(volume_name=data, container_path=DATA_DIRECTORY)],
+        volumes=[docker.ContainerVolumeArgs(volume_name=data, container_path=DATA_DIRECTORY), *sockets],
         ports=None
         if port is None
         else [
@@ -102,5 +122,56 @@ def provision_container(
     )
 
     server = Server(instance, database, password, container=container.id, container_name=container.name)
-    converge = server.converge(after=container, note=[data, attempt])
-    return server.provisioned(data, server.check(after=converge))
+    converged = server.converge(after=container, note=[data, attempt])
+    if database.backup:
+        _provision_backups(server, database.backup, sockets, after=converged)
+    return server.provisioned(data, server.check(after=converged))
+
+
+def _provision_backups(
+    server: Server, backup: Backup, sockets: list[docker.ContainerVolumeArgs], *, after: pulumi.Resource
+) -> None:
+    """A container from the same image that makes the backups, restores them on trial, and removes the old ones."""
+    instance, database = server.instance, server.database
+    folder = pulumi.Output.all(backup.folder, database.container_name).apply("/".join)
+    docker.Container(
+        f"{instance.name}-{database.key}-backup",
+        name=database.container_name.apply(lambda container: f"{container}-backup"),
+        image=instance.image_id,
+        command=["schema-notifications-backup", "schedule"],
+        envs=pulumi.Output.all(database.user, backup.schedule, backup.verify, backup.keep, backup.keep_days or "0").apply(
+            lambda all: [
+                "BACKUP_FOLDER=/backups",
+                f"BACKUP_KEEP={all[3]}",
+                f"BACKUP_KEEP_DAYS={all[4]}",
+                f"BACKUP_SCHEDULE={all[1]}",
+                f"BACKUP_VERIFY={all[2]}",
+                f"PGHOST={SOCKET_DIRECTORY}",
+                f"PGPASSFILE={PASSWORD_FILE}",
+                f"PGUSER={all[0]}",
+            ]
+        ),
+        # A cluster may ask for a password on its socket too. In this file : and \\ are escaped.
+        uploads=[
+            docker.ContainerUploadArgs(
+                file=PASSWORD_FILE,
+                content=server.password.apply(lambda known: "*:*:*:*:" + known.replace("\\", "\\\\").replace(":", "\\:") + "\n"),
+                permissions="0400",
+            )
+        ],
+        volumes=[*sockets, docker.ContainerVolumeArgs(host_path=folder, container_path="/backups")],
+        network_mode="none",
+        init=True,  # or the schedule would not end when it is told to
+        restart="unless-stopped",
+        log_opts={"max-size": "10m", "max-file": "3"},
+        labels=[
+            docker.ContainerLabelArgs(label="coolify.managed", value="false"),
+            docker.ContainerLabelArgs(label="notifying-postgres.backup", value=database.container_name),
+        ],
+        opts=pulumi.ResourceOptions(
+            parent=instance.parent,
+            provider=instance.host.provider,
+            depends_on=[*instance.host.ready, after],
+            delete_before_replace=True,
+        ),
+    )

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from notifying_postgres import DatabaseArgs, NotifyingPostgresArgs
+from notifying_postgres.args import BackupArgs
 from notifying_postgres.coolify import CoolifyArgs
 
 from tests.support.coolify import FakeCoolify
@@ -24,6 +25,8 @@ DATABASE = {
     "volume_name": "a-volume",
     "retain_data": False,
     "upgrade": True,
+    "backup": {"folder": "/var/backups", "schedule": "0 1 * * *", "verify": "0 2 * * 0", "keep": "3", "keep_days": "30"},
+    "restore_from": "/var/backups/old",
 }
 COOLIFY = {
     "project": "shop",
@@ -99,6 +102,7 @@ def test_every_argument_means_the_same_in_both_forms(consumer: Stack, way: str, 
         databases["number"] = {"port": 5435}  # a program without types may give a number; on the wire it is a float
     assert args.keys() | {"databases"} == NotifyingPostgresArgs.__annotations__.keys()
     assert DATABASE.keys() | {"coolify"} == DatabaseArgs.__annotations__.keys()
+    assert DATABASE["backup"].keys() == BackupArgs.__annotations__.keys()  # type: ignore[attr-defined]
     assert COOLIFY.keys() | {"url", "token"} == CoolifyArgs.__annotations__.keys()
     consumer.config = {"way": way, "args": {**args, "databases": databases}}
 

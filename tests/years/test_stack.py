@@ -1,8 +1,10 @@
 """The life of a stack over the years, with the Pulumi CLI: the next major version, and back."""
 
+import re
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +78,29 @@ def test_a_cli_that_is_killed_during_the_copy(stack: Stack, sshd: Sshd) -> None:
     stack.up_changes_nothing()
     stack.destroy()
     assert docker("volume", "ls", "-q", "--filter", f"name={stack.name}") == ""
+
+
+def test_a_stack_has_backups_and_another_host_begins_with_one(stack: Stack, tmp_path: Path) -> None:
+    password = 'it\'s : \\ "x"'
+    stack.config["databases"]["app"] = {
+        "password": password,
+        "backup": {"folder": str(tmp_path / "backups"), "schedule": "* * * * *", "verify": "* * * * *", "keep": 3},
+    }
+    stack.up()
+    stack.sql("CREATE TABLE kept AS SELECT 42 AS answer")
+    stack.up_changes_nothing()
+    container = f"{stack.name}-app-backup"
+    assert password not in docker("inspect", container)
+    docker("exec", container, "schema-notifications-backup", "now")
+    while not re.search(r"verified: \d", docker("exec", container, "schema-notifications-backup", "status", check=False)):
+        time.sleep(0.5)  # by the schedule, at the next full minute
+
+    # Moving: as on another host, whose databases have other names, from the folder that was copied there.
+    stack.config["databases"]["moved"] = {"databaseName": "app", "restoreFrom": str(tmp_path / "backups" / f"{stack.name}-app")}
+    stack.up()
+    assert stack.sql("SELECT answer FROM kept", "moved") == [(42,)]
+    stack.up_changes_nothing()
+    del stack.config["databases"]["app"]["backup"]
+    stack.up()
+    assert docker("ps", "-aq", "--filter", f"name=^{container}$") == ""
+    assert list((tmp_path / "backups" / f"{stack.name}-app").glob("*Z")) != []

@@ -208,6 +208,7 @@ def test_two_upgrades_in_a_row(database: Database) -> None:
             ],
             "database app cannot be loaded",
         ),
+        (["SELECT pg_create_physical_replication_slot('standby')"], "the replication slot standby would be lost"),
         (["ALTER DATABASE postgres ALLOW_CONNECTIONS false"], "the database postgres allows no connections"),
     ],
 )

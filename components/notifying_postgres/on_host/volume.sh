@@ -1,7 +1,8 @@
 #!/bin/sh
 # Says which volume a database's container gets, and sees to it that the data there fit the image: before anything is stopped it
 # refuses an image of another major version than the data, or, where the database says so, carries the data over to a new volume.
-#   sh volume.sh CONTAINER VOLUME IMAGE keep|upgrade
+#   sh volume.sh CONTAINER VOLUME IMAGE keep|upgrade [BACKUP]
+# BACKUP, a folder on the host, is what a new volume begins with: a backup, or a folder of backups, of which the newest.
 # The volume's name is the only line on stdout. Run on the host before the container is made or replaced, again and again: a run
 # that was cut is gone on with, or undone.
 #
@@ -9,7 +10,7 @@
 # without a network, serves the old volume to one of the new image, which fills the new volume (schema-notifications-cluster) and
 # proves that nothing is missing. Whatever fails, the new volume goes and the old container is started again.
 set -eu
-container=$1 volume=$2 image=$3 mode=$4
+container=$1 volume=$2 image=$3 mode=$4 backup=${5:--}
 data=/var/lib/postgresql/data
 from=$container-upgrade-from worker=$container-upgrade last=$container-upgrade-end socket=$container-upgrade
 
@@ -58,6 +59,18 @@ else
 fi
 have=$(major_of "$current") wanted=$(image_major "$image")
 
+if test -z "$have" && test "$backup" != -; then
+	# What a restore that was cut has left cannot be started (PG_VERSION comes last), and is no data of anybody's.
+	quietly docker rm --force --volumes "$worker"
+	docker run --rm --network none --user 0 --volume "$current:/volume" --entrypoint sh "$image" -c \
+		'test ! -d /volume/.filling || find /volume -mindepth 1 -maxdepth 1 -exec rm -rf {} +'
+	say "Restoring $backup into the volume $current."
+	docker run --name "$worker" --network none --mount "type=bind,source=$backup,target=/backup,readonly" --volume "$current:$data" \
+		"$image" schema-notifications-cluster restore /backup "$data" >&2 ||
+		fail "$backup could not be restored: see the lines above. Nothing was started."
+	quietly docker rm --volumes "$worker"
+	have=$wanted
+fi
 if test -z "$have" || test "$have" = "$wanted"; then
 	echo "$current"
 	exit
@@ -130,7 +143,7 @@ will_go_back() {
 }
 mine() { test "$(docker inspect --format '{{index .Config.Labels "notifying-postgres.run"}}' "$worker" 2>/dev/null)" = "$run"; }
 
-again() { trap - EXIT INT TERM && exec sh "$0" "$container" "$volume" "$image" "$mode"; }
+again() { trap - EXIT INT TERM && exec sh "$0" "$container" "$volume" "$image" "$mode" "$backup"; }
 
 run=$$-$(date +%s) gone_on=false
 if running "$from" && test "$(docker inspect --format '{{.Image}}' "$worker" 2>/dev/null)" = "$image"; then

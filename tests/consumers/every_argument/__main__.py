@@ -10,6 +10,7 @@ from pulumi_command import local
 
 # What takes no Output, in either form.
 PLAIN = ("databases", "private_key_file", "allow_unverified_host", "registry_image", "retain_data", "upgrade")
+NESTED = ("coolify", "backup")
 
 config = pulumi.Config()
 
@@ -39,7 +40,7 @@ GIVEN: dict[str, Callable[[Any], Any]] = {
 def given(settings: dict[str, Any]) -> dict[str, Any]:
     """The settings, those that may be Outputs in the way that the configuration names."""
     way = GIVEN[config.require("way")]
-    return {key: given(value) if key == "coolify" else value if key in PLAIN else way(value) for key, value in settings.items()}
+    return {key: given(value) if key in NESTED else value if key in PLAIN else way(value) for key, value in settings.items()}
 
 
 def renamed(settings: Any) -> Any:
@@ -47,7 +48,7 @@ def renamed(settings: Any) -> Any:
     if not isinstance(settings, dict):
         return settings
     databases = {key: renamed(value) for key, value in settings.get("databases", {}).items()}
-    named = {camel_case(key): renamed(value) if key == "coolify" else value for key, value in settings.items()}
+    named = {camel_case(key): renamed(value) if key in NESTED else value for key, value in settings.items()}
     return named | ({"databases": databases} if "databases" in settings else {})
 
 
