@@ -40,13 +40,16 @@ NOT_RUN = {
     "pulumi stack output": ("a secret of a deployed stack", "tests/e2e/test_options.py"),
     "schema-changes relay": ("its receivers are examples; real ones", "tests/relay/test_webhook.py"),
     "schema-changes serve": ("served to browsers", "tests/relay"),
+    "pg_dump": ("the dump is an example; real ones", "tests/sql/test_life.py"),
+    "pg_restore": ("the dump is an example; real ones", "tests/sql/test_life.py"),
     "schema-changes check": ("several databases of a server", "tests/listener/test_check.py"),
 }
 CODE_NOT_RUN = {
     ("README.md", "import pulumi"): ("its host is an example; a whole one is", "tests/e2e/test_other_stack.py"),
     ("README.md", "import postgres"): ("run there", "tests/listener/test_other_clients.py"),
     ("README.md", "import os"): ("run there", "tests/listener/test_other_clients.py"),
-    ("docs/listening.md", "from schema_changes"): ("run there", "tests/listener/test_other_clients.py"),
+    ("docs/listening.md", ""): ("run there", "tests/listener/test_other_clients.py"),
+    ("docs/diff.md", "from schema_changes"): ("an event loop is around it in", "tests/diff"),
     ("docs/coolify.md", "from notifying_postgres"): ("its image is an example; the same resource", "tests/coolify/test_plugin.py"),
 }
 
@@ -65,7 +68,10 @@ class Block:
     @property
     def commands(self) -> list[list[str]]:
         """The words of each line that is a command; `a && b` are two."""
-        lines = [part for line in self.text.splitlines() for part in line.split(" && ")]
+        lines = self.text.splitlines()
+        if any(line.startswith("$ ") for line in lines):  # the others are what they print
+            lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+        lines = [part for line in lines for part in line.split(" && ")]
         return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
@@ -87,7 +93,7 @@ def server() -> Iterator[Cluster]:
 
 def test_there_are_blocks() -> None:
     assert len(SHELL) > 8
-    assert {block.language for block in BLOCKS} <= {"", "bash", "js", "json", "python", "sh", "sql", "ts", "yaml"}
+    assert {block.language for block in BLOCKS} <= {"", "bash", "go", "ini", "js", "json", "python", "sh", "sql", "ts", "yaml"}
 
 
 @pytest.mark.parametrize("block", SHELL, ids=str)
@@ -129,14 +135,11 @@ def set_by_pulumi(words: list[str], folder: Path) -> None:
 
 def run_schema_changes(words: list[str], server: Cluster, folder: Path) -> None:
     """Runs it on a real database in place of the document's; what listens is ended when it does."""
-    target = words[-1]
-    if "://" in target:
-        target = server.url("app")
-    else:
-        hosts = "host=127.0.0.1,127.0.0.1"
-        target = re.sub("host=[^ ]+", f"{hosts} port={server.port}", target).replace("user=app", "user=postgres")
-    command = [sys.executable, "-m", "schema_changes", *words[1:-1], target]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    hosts = f"host=127.0.0.1,127.0.0.1 port={server.port}"
+    words = [server.url("app") if "://" in word else re.sub("host=[^ ]+", hosts, word) for word in words]
+    command = [sys.executable, "-m", "schema_changes", *(word.replace("user=app", "user=postgres") for word in words[1:])]
+    env = os.environ | {"PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "postgres", "PGDATABASE": "app"}
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         if words[1] == "listen":
             assert process.stderr is not None
             assert "Listening to" in process.stderr.readline()
