@@ -185,6 +185,13 @@ def identifier(key: str, value: object) -> str:
     return name
 
 
+def user_name(key: str, value: object) -> str:
+    """The name of the superuser that initdb makes. It dies of these characters, after it has begun."""
+    if re.search(r"[\"'\\$]", identifier(key, value)):
+        raise InvalidArgument(key, value, "initdb takes no quote, backslash or dollar sign in it; give another")
+    return identifier(key, value)
+
+
 def object_name(key: str, value: object) -> str:
     """The name of a container or a volume. A longer one Docker would take, and no resolver would find."""
     if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}", text(key, value)):
@@ -272,7 +279,7 @@ INSTANCE_RULES: dict[str, Rule] = {
 }
 DATABASE_RULES: dict[str, Rule] = {
     "database_name": identifier,
-    "user": identifier,
+    "user": user_name,
     "password": password,
     "port": port,
     "memory": size,
@@ -376,7 +383,10 @@ def read_database(name: str, key: str, args: DatabaseArgs) -> Database:
     if coolify is not None:
         for setting in sorted(_COOLIFY_DECIDES & args.keys()):
             raise InvalidArgument(
-                f"{where}.{camel_case(setting)}", "given beside coolify", "Coolify decides it; see the settings in coolify"
+                f"{where}.{camel_case(setting)}",
+                None,
+                "Coolify decides it; see the settings in coolify",
+                because="is given beside coolify",
             )
         if not isinstance(coolify, Mapping):
             raise InvalidArgument(f"{where}.coolify", coolify, "give its settings by name")

@@ -15,12 +15,13 @@ class InvalidArgument(pulumi.RunError):
     :param value: what was given, or None where it is missing.
     :param allowed: what may be given instead.
     :param secret: whether the sentence must not show the value.
+    :param because: what is wrong with the argument, where it is not its value.
     """
 
-    def __init__(self, key: str, value: object, allowed: str, *, secret: bool = False) -> None:
+    def __init__(self, key: str, value: object, allowed: str, *, secret: bool = False, because: str | None = None) -> None:
         output = isinstance(value, pulumi.Output)
         given = "is missing" if value is None else "is an output" if output else "is not allowed" if secret else f"is {value!r}"
-        super().__init__(f"{key} {given}: {allowed}")
+        super().__init__(f"{key} {because or given}: {allowed}")
 
 
 def camel_case(name: str) -> str:
@@ -35,9 +36,9 @@ def refuse_unknown(prefix: str, given: Iterable[str], known: Iterable[str]) -> N
     :raises InvalidArgument: naming the first of them.
     """
     names = sorted(known)
-    for name in sorted(set(given) - set(names)):
+    for name in sorted(set(map(str, given)) - set(names)):
         allowed = ", ".join(camel_case(known_name) for known_name in names)
-        raise InvalidArgument(prefix + camel_case(name), "not an argument", f"there are {allowed}")
+        raise InvalidArgument(prefix + camel_case(name), None, f"there are {allowed}", because="is not an argument")
 
 
 def checked(value: pulumi.Input[Any], check: Callable[[Any], Any]) -> pulumi.Output[Any]:

@@ -1,0 +1,44 @@
+"""Whatever JSON a stack file has at whichever key: it is taken, or refused with one sentence that names the key."""
+
+from typing import Any
+
+import pulumi
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from notifying_postgres import DatabaseArgs, NotifyingPostgresArgs
+from notifying_postgres.args import DATABASE_RULES, INSTANCE_RULES, Rule
+from notifying_postgres.errors import InvalidArgument
+
+SCALARS = st.booleans() | st.integers() | st.floats() | st.text(max_size=80)
+JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3))
+RULES = INSTANCE_RULES | DATABASE_RULES
+
+
+def test_every_argument_has_a_rule() -> None:
+    assert INSTANCE_RULES.keys() | {"databases"} == NotifyingPostgresArgs.__annotations__.keys()
+    assert DATABASE_RULES.keys() | {"coolify"} == DatabaseArgs.__annotations__.keys()
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+@settings(max_examples=60, deadline=None)
+@given(value=JSON)
+@example(value=2024)
+@example(value="no")
+@example(value=["a"])
+@example(value={"a": 1})
+@example(value=1.5)
+@example(value="a\nb")
+@example(value="\0")
+def test_every_value_is_taken_or_refused_in_a_sentence(rule: Rule, value: Any) -> None:
+    try:
+        rule("the.key", value)
+    except InvalidArgument as refusal:
+        assert isinstance(refusal, pulumi.RunError)
+        assert str(refusal).startswith("the.key is ")
+        assert ": " in str(refusal)
+
+
+def test_a_base_image_may_be_pinned_by_digest() -> None:
+    pinned = f"postgres:16-alpine@sha256:{'0' * 64}"
+    assert INSTANCE_RULES["base_image"]("baseImage", pinned) == pinned
