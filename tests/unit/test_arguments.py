@@ -15,9 +15,9 @@ JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dict
 RULES = INSTANCE_RULES | DATABASE_RULES
 
 
-def test_every_argument_has_a_rule() -> None:
+def test_every_argument_but_those_of_several_settings_has_a_rule() -> None:
     assert INSTANCE_RULES.keys() | {"databases"} == NotifyingPostgresArgs.__annotations__.keys()
-    assert DATABASE_RULES.keys() | {"coolify"} == DatabaseArgs.__annotations__.keys()
+    assert DATABASE_RULES.keys() | {"backup", "coolify"} == DatabaseArgs.__annotations__.keys()
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
