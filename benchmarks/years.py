@@ -61,6 +61,7 @@ def main() -> None:
             "100000",
         )
         docker("cp", "--archive", f"{database.name}:/usr/local", f"/tmp/{both}")  # PostgreSQL finds its files relative to itself
+        docker("exec", both, "mkdir", "/opt")
         docker("cp", f"/tmp/{both}", f"{both}:/opt/old")
         subprocess.run(["rm", "-r", f"/tmp/{both}"], check=True)
         prepare = "mkdir /new && cp -a /old /copy && chown postgres /new && gosu postgres initdb -D /new -U postgres --no-data-checksums -A trust >/dev/null"
