@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from notifying_postgres.args import DatabaseArgs
+from notifying_postgres.args import BackupArgs, DatabaseArgs
 from notifying_postgres.coolify import CoolifyArgs
 from notifying_postgres.errors import camel_case
 
@@ -40,6 +40,8 @@ NOT_RUN = {
     "pulumi stack output": ("a secret of a deployed stack", "tests/e2e/test_options.py"),
     "schema-changes relay": ("its receivers are examples; real ones", "tests/relay/test_webhook.py"),
     "schema-changes serve": ("served to browsers", "tests/relay"),
+    "ssh root@203.0.113.10": ("its host is an example; the same script", "tests/years/test_backup.py"),
+    "docker": ("its backups are an example; the same steps, on a real one", "tests/years/test_backup.py"),
     "pg_dump": ("the dump is an example; real ones", "tests/sql/test_life.py"),
     "pg_restore": ("the dump is an example; real ones", "tests/sql/test_life.py"),
     "schema-changes check": ("several databases of a server", "tests/listener/test_check.py"),
@@ -68,7 +70,7 @@ class Block:
     @property
     def commands(self) -> list[list[str]]:
         """The words of each line that is a command; `a && b` are two."""
-        lines = self.text.splitlines()
+        lines = re.sub(r"\\\n|\|\n", " ", self.text).splitlines()  # one that goes on is one
         if any(line.startswith("$ ") for line in lines):  # the others are what they print
             lines = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
         lines = [part for line in lines for part in line.split(" && ")]
@@ -129,8 +131,9 @@ def set_by_pulumi(words: list[str], folder: Path) -> None:
     assert re.search(rf"^  {first}:$", (REPOSITORY / "Pulumi.yaml").read_text(), re.MULTILINE), key
     if rest:
         known = {camel_case(name) for name in DatabaseArgs.__annotations__}
-        below = {f"coolify.{camel_case(name)}" for name in CoolifyArgs.__annotations__}
-        assert rest.partition(".")[2] in known | below, key
+        for group, arguments in {"coolify": CoolifyArgs, "backup": BackupArgs}.items():
+            known |= {f"{group}.{camel_case(name)}" for name in arguments.__annotations__}
+        assert rest.partition(".")[2] in known, key
 
 
 def run_schema_changes(words: list[str], server: Cluster, folder: Path) -> None:
