@@ -160,7 +160,7 @@ def test_a_publication_for_all_tables(database: Database, copy: bool) -> None:
     assert "publication pub" in advice
     assert database.status()["healthy"]
     name = f"{database.name}_sub"
-    subscriber = None
+    subscriber, slot = None, ""
     try:
         subscriber, slot = publisher_and_subscriber(database, copy)
         cursor = subscriber.changes_since(None)[2]
