@@ -69,7 +69,7 @@ def is_back(relay: Relay) -> bool:
     return False
 
 
-@pytest.mark.parametrize("seconds", [12, pytest.param(150, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("seconds", [12, pytest.param(120, marks=[pytest.mark.soak, pytest.mark.timeout(600)])])
 def test_killed_at_random(receiver: Receiver, nats: NatsServer, redis: RedisServer, cursors: Path, seconds: int) -> None:
     with Cluster(settings={"fsync": "on", "synchronous_commit": "on"}) as cluster:
         database = cluster.create_database("app")
@@ -103,17 +103,19 @@ def test_killed_at_random(receiver: Receiver, nats: NatsServer, redis: RedisServ
             }
             assert writers.made <= existing
 
-            def missing() -> set[str]:
-                return (
-                    existing - set(names(receiver.taken()))
-                    | existing - set(names(in_redis(redis)))
-                    | existing - set(names(asyncio.run(in_nats(nats))))
-                )
+            def missing() -> dict[str, int]:
+                """How many of them each sink has not."""
+                taken = {"hook": receiver.taken(), "redis": in_redis(redis), "nats": asyncio.run(in_nats(nats))}
+                return {sink: len(left) for sink, events in taken.items() if (left := existing - set(names(events)))}
 
-            wait_until(lambda: all(sink["lag_seconds"] == 0 for sink in relay.status()["sinks"]), "the last delivery", 60)
-            wait_until(lambda: not missing(), "every change")
-            time.sleep(1)
-            assert missing() == set()
+            # how long all of it takes is the machine's matter, as long as something comes; the pauses are 10 s at most
+            delivered, last = -1, time.monotonic()
+            while left := missing():
+                now = sum(sink["delivered"] for sink in relay.status()["sinks"])
+                if now != delivered:
+                    delivered, last = now, time.monotonic()
+                assert time.monotonic() - last < 30, (left, relay.status())
+                time.sleep(1)
         finally:
             relay.kill()
             print(kills, relay.said)  # shown when the test fails
