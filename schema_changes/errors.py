@@ -76,7 +76,8 @@ _LOGIN = re.compile(
 def connection_error(error: psycopg.Error, where: str) -> SchemaChangesError:
     """The error of this module for a failed connection attempt to `where` (a phrase such as 'database "app" on db')."""
     # libpq reports one attempt a line and repeats the address; the last line is the one that says why, but for two hints
-    lines = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")] or [type(error).__name__]
+    lines = [line.strip() for line in str(error).splitlines() if not line.startswith(("\t", "DETAIL:", "HINT:"))]
+    lines = lines or [type(error).__name__]
     reason = re.sub(r"^.* failed: ", "", re.sub(r"^.*?(?:FATAL|ERROR):\s+", "", lines[-1])).rstrip(".")
     text = str(error)
     if "password authentication failed" in text:
