@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ddl
@@ -32,15 +32,18 @@ def bars(axes: Axes, figures: Figures, in_ratios: bool) -> None:
     axes.invert_yaxis()
 
 
-def draw(plots: Mapping[str, Figures], pair_aim: Aim, file: Path) -> None:
+def draw(plots: Mapping[str, Figures], pair_aims: Sequence[Aim], file: Path) -> None:
     # Text stays text, and the same figures give the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "benchmarks", "font.size": 9, "axes.titlesize": 10}):
         figure = Figure(figsize=(11, 6), layout="constrained")
         (pair, usual), (latency, crowd) = figure.subplots(2, 2)
 
-        for axes, name, title in ((pair, "one column", "a one-column table"), (usual, "a usual table", "a usual table")):
+        for axes, aim, name, title in (
+            (pair, pair_aims[0], "one column", "a one-column table"),
+            (usual, pair_aims[1], "a usual table", "a usual table"),
+        ):
             bars(axes, plots[name], in_ratios=True)
-            axes.axvline(pair_aim.limit, color="#d93025", linestyle=":", linewidth=1)
+            axes.axvline(aim.limit, color="#d93025", linestyle=":", linewidth=1)
             axes.set_title(f"CREATE and DROP of {title}: times bare DDL")
 
         usual.tick_params(labelleft=False)  # as on its left

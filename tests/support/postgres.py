@@ -96,6 +96,7 @@ class Cluster:
             "shared_buffers": "64MB",
             **(settings or {}),
         }
+        self.wrapper: list[str] = []  # words before the server's command, such as valgrind's
         self._process: subprocess.Popen[bytes] | None = None
         self.user = "nobody" if os.getuid() == 0 else None
         if self.user:
@@ -122,7 +123,7 @@ class Cluster:
         options = [word for name, value in self.settings.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self.bin / "postgres", "-D", self.data, "-p", str(self.port), *options],
+                [*self.wrapper, self.bin / "postgres", "-D", self.data, "-p", str(self.port), *options],
                 user=self.user,
                 cwd="/",
                 stdout=log,
