@@ -1,6 +1,6 @@
 -- The way that pgstream and Zero document, in our own words: at each command that may have changed a schema, the whole schema
 -- (tables, columns, primary keys, indexes) as JSON, with a version, into a table that travels with the rows by logical
--- replication. One row per schema that the command touched; no notice.
+-- replication. One row per schema that the command touched; no notice. In PL/pgSQL, which keeps the plans.
 CREATE SCHEMA schema_log;
 CREATE TABLE schema_log.log (
     id          bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -11,7 +11,9 @@ CREATE TABLE schema_log.log (
 );
 CREATE UNIQUE INDEX ON schema_log.log (schema_name, version);
 
-CREATE FUNCTION schema_log.tables_of(schema_name text) RETURNS jsonb LANGUAGE sql STABLE AS $$
+CREATE FUNCTION schema_log.tables_of(schema_name text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
     SELECT coalesce(jsonb_agg(jsonb_build_object(
                'oid', c.oid::bigint,
                'name', c.relname,
@@ -36,13 +38,16 @@ CREATE FUNCTION schema_log.tables_of(schema_name text) RETURNS jsonb LANGUAGE sq
                      FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
                     WHERE i.indrelid = c.oid)) ORDER BY c.relname), '[]')
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE n.nspname = schema_name AND c.relkind IN ('r', 'p')
+     WHERE n.nspname = tables_of.schema_name AND c.relkind IN ('r', 'p'));
+END
 $$;
 
-CREATE FUNCTION schema_log.write(schema_name text) RETURNS void LANGUAGE sql AS $$
+CREATE FUNCTION schema_log.write(schema_name text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
     INSERT INTO schema_log.log (version, schema_name, schema)
     SELECT (SELECT coalesce(max(l.version), 0) + 1 FROM schema_log.log l WHERE l.schema_name = write.schema_name),
-           write.schema_name, schema_log.tables_of(write.schema_name)
+           write.schema_name, schema_log.tables_of(write.schema_name);
+END
 $$;
 
 CREATE FUNCTION schema_log.after_command() RETURNS event_trigger LANGUAGE plpgsql AS $$
