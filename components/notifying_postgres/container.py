@@ -42,12 +42,14 @@ def provision_container(
         ),
     )
 
+    # Where both names are derived, they stay what they were together: when the instance is renamed, the container is the old one.
+    there = volume.name.apply(lambda name: name.removesuffix("-data")) if not database.named else database.container_name
     # Of which version are the data? Asked, and where the database says so mended, while the old container is still there.
     fitting = host.run(
         f"{resource}-volume",
         "volume.sh",
         [
-            database.container_name,
+            there,
             volume.name,
             instance.image_id,
             "upgrade" if database.upgrade else "keep",

@@ -131,13 +131,13 @@ def test_a_database_that_exists_is_adopted_with_its_data(stack: Stack) -> None:
 
 
 def test_a_failure_shows_the_last_lines_of_the_containers_log(stack: Stack) -> None:
-    volume = f"{stack.name}-of-another-version"
-    write = ("sh", stack.config["baseImage"], "-c", "echo 9.6 >/data/PG_VERSION; touch /data/postgresql.conf")
+    volume = f"{stack.name}-of-no-cluster"
+    write = ("sh", stack.config["baseImage"], "-c", "echo 16 >/data/PG_VERSION; echo nonsense >/data/postgresql.conf")
     docker("run", "--rm", "-v", f"{volume}:/data", "--entrypoint", *write)
     stack.config["databases"] = {"app": {"volume_name": volume}}
     said = stack.up(fails=True)
     assert "The database did not come up. The last lines of its log:" in said
-    assert "initialized by PostgreSQL version 9.6, which is not compatible with this version" in said
+    assert 'syntax error in file "/var/lib/postgresql/data/postgresql.conf" line 1' in said
 
 
 def test_long_steps_say_what_they_do(stack: Stack) -> None:

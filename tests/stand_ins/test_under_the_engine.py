@@ -29,7 +29,7 @@ container = docker.Container(
     healthcheck=docker.ContainerHealthcheckArgs(tests=["CMD", "false"], interval="200ms"),
 )
 command.local.Command(
-    "after", create=container.id.apply(lambda i: f"echo in {i}; cat >/dev/null"), stdin=hidden, environment={"B": hidden},
+    "after", create=container.id.apply(lambda i: f"echo in {i}; cat >/dev/null"), stdin=hidden,
     triggers=[container.id],
 )
 pulumi.export("id", container.id)
