@@ -104,7 +104,7 @@ def test_a_stack_in_another_language_makes_what_a_python_one_makes(start: Start,
     stack.config = {"image": f"{stack.name}:16", "baseImage": BASE_IMAGE, "eventsPassword": "its password"}
     stack.up()
 
-    assert len(graph(native)) == 13
+    assert len(graph(native)) == 15
     assert graph(stack) == graph(native)
 
     python, other = native.outputs(), stack.outputs()
