@@ -40,7 +40,7 @@ lint: ## Check style, types and shell scripts
 	@toolchain/setup
 	@$(ENV) && ruff check --quiet . && ruff format --quiet --check .
 	@$(ENV) && mypy --no-error-summary schema_changes components/notifying_postgres toolchain benchmarks tests
-	@$(ENV) && for program in __main__.py components/__main__.py examples/other-stack; do mypy --no-error-summary "$$program"; done
+	@$(ENV) && for program in __main__.py components/__main__.py examples/other-stack; do mypy --no-error-summary "$$program" || exit 1; done
 	@$(ENV) && pyright >.cache/pyright.log || { cat .cache/pyright.log; exit 1; }
 	@$(ENV) && shellcheck $(SHELL_SCRIPTS)
 

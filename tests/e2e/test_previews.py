@@ -61,7 +61,7 @@ def test_an_edited_image_is_built_again_and_the_container_replaced(stack: Stack)
     text = said(stack)
     assert len(text.splitlines()) < 50
     assert "+-docker:index/container:Container: (replace)" in text
-    assert re.search(r'~ image: "sha256:[0-9a-f]{64}" => ', text)
+    assert re.search(r'~ image *: "sha256:[0-9a-f]{64}" => ', text)
     assert "docker:index/volume" not in text
 
 

@@ -66,8 +66,12 @@ class Consumer:
 )
 @given(steps=steps, verify=st.sampled_from([False, False, True]))
 def test_exactly_once(database: str, steps: list[tuple[str, int]], verify: bool) -> None:
-    logging.getLogger("schema_changes").setLevel(logging.ERROR)
-    asyncio.run(_play(database, steps, verify))
+    log = logging.getLogger("schema_changes")
+    log.setLevel(logging.ERROR)
+    try:
+        asyncio.run(_play(database, steps, verify))
+    finally:
+        log.setLevel(logging.NOTSET)  # other tests read what is logged
 
 
 async def _play(database: str, steps: list[tuple[str, int]], verify: bool) -> None:

@@ -299,6 +299,7 @@ def test_a_failover_under_writers() -> None:
             for _ in range(10):
                 time.sleep(0.05)
                 reader.read(primary, 50)
+            time.sleep(0.5)  # what the reader stands at has reached the standby; a cursor from the last moment would be a reset
             primary.kill()
         promote(standby)
         with Writers(standby, 8, "x") as more:
