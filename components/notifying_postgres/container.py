@@ -4,6 +4,7 @@ import pulumi
 import pulumi_docker as docker
 
 from .args import Backup, Database
+from .host import answer
 from .server import Instance, Provisioned, Server
 
 DATA_DIRECTORY = "/var/lib/postgresql/data"
@@ -58,7 +59,7 @@ def provision_container(
         delete=None if database.retain_data else ("remove-copies.sh", [volume.name]),
         depends_on=[*after, volume],
     )
-    data = fitting.stdout.apply(str.strip)
+    data = answer(fitting)
 
     # Another number makes the container anew, where an earlier deploy was cut off while it made it.
     attempt = pulumi.Output.all(host.seen, database.container_name).apply(lambda both: both[0].attempts.get(both[1], "0"))

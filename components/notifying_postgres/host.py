@@ -289,6 +289,11 @@ def read_look(where: str, answer: str, parent: pulumi.Resource | None = None) ->
     return Seen("not seen", "0", {})
 
 
+def answer(command: local.Command) -> pulumi.Output[str]:
+    """What a script answered: its last line. Before it may stand what the login shell prints at its start."""
+    return command.stdout.apply(lambda stdout: (stdout.strip().splitlines() or [""])[-1])
+
+
 def remote_words(words: Sequence[str]) -> str:
     """Words as part of a command line that sshd gives to any user's login shell, be it sh, bash, zsh, fish or csh.
 

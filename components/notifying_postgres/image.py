@@ -2,7 +2,7 @@
 
 import pulumi
 
-from .host import Host
+from .host import Host, answer
 
 
 def build_image(
@@ -16,4 +16,4 @@ def build_image(
     build = host.run(
         f"{name}-image", "build-image.sh", [tag, base_image, host.stack, lost], delete=("remove-image.sh", [tag, host.stack])
     )
-    return build.stdout.apply(lambda stdout: stdout.split()[-1]), build
+    return answer(build), build

@@ -51,7 +51,8 @@ def running_container(uuid: str, coolify: Coolify, docker: str | None) -> Contai
     """
     done = _inspect(uuid, docker) if docker else None
     if done and done.returncode == 0:
-        [seen] = json.loads(done.stdout)
+        # A login shell of the server's may have printed something first.
+        [seen] = json.loads(re.sub(r'^.*?(?=\[\s*\{\s*"Id":)', "", done.stdout, count=1, flags=re.DOTALL))
         state = seen["State"]
         if not state["Running"] or state.get("Restarting"):
             return None

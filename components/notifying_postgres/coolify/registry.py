@@ -11,6 +11,7 @@ import re
 import pulumi
 
 from ..errors import InvalidArgument
+from ..host import answer
 from ..server import Instance
 from .rules import major_version
 
@@ -88,4 +89,4 @@ def push_to_loopback_registry(
         delete=("registry-remove.sh", calls.apply(lambda known: known["registry-remove.sh"])),
         depends_on=[build],
     )
-    return push.stdout.apply(str.strip), push
+    return answer(push), push
