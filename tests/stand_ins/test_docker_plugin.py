@@ -174,15 +174,20 @@ def test_a_refresh_finds_a_container_gone(docker_plugin: Plugin, sleeping: Made)
 
 def test_a_stop_gives_as_many_seconds_as_asked_for(docker_plugin: Plugin, unique_name: str) -> None:
     docker_plugin.create("Volume", {"name": unique_name})
-    script = "trap 'sleep 1; echo ended >/data/log; exit' INT; while :; do sleep 0.1; done"
+    script = "trap 'sleep 1; echo ended >/data/log; exit' INT; touch /data/ready; while :; do sleep 0.1; done"
     inputs = {
         "name": unique_name,
         "image": BASE_IMAGE,
         "command": ["sh", "-c", script],
         "volumes": [{"volumeName": unique_name, "containerPath": "/data"}],
     }
-    made = docker_plugin.create("Container", inputs)
-    docker_plugin.delete(made)
+
+    def stop(inputs: dict[str, Any]) -> None:
+        made = docker_plugin.create("Container", inputs)
+        docker("exec", made.id, "sh", "-c", "until rm /data/ready 2>/dev/null; do sleep 0.1; done")  # the trap is set
+        docker_plugin.delete(made)
+
+    stop(inputs)
     read = (
         "run",
         "--rm",
@@ -196,7 +201,7 @@ def test_a_stop_gives_as_many_seconds_as_asked_for(docker_plugin: Plugin, unique
         "cat /data/log || true",
     )
     assert docker(*read) == "", "without grace it is killed"
-    docker_plugin.delete(docker_plugin.create("Container", inputs | {"destroyGraceSeconds": 20}))
+    stop(inputs | {"destroyGraceSeconds": 20})
     assert docker(*read) == "ended"
     assert not exists("container", unique_name)
 
