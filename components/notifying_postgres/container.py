@@ -4,6 +4,7 @@ import pulumi
 import pulumi_docker as docker
 
 from .args import Backup, Database
+from .errors import InvalidArgument
 from .host import answer
 from .server import Instance, Provisioned, Server
 
@@ -29,7 +30,6 @@ def provision_container(
     resource = f"{instance.name}-{database.key}"
     port = database.port
 
-    # Names that are not given stay what they were, whatever they are derived from: another volume would be an empty database.
     volume = docker.Volume(
         f"{resource}-data",
         name=database.volume_name,
@@ -38,25 +38,28 @@ def provision_container(
             provider=host.provider,
             depends_on=[*host.ready, *after],
             retain_on_delete=database.retain_data,
-            # Of a volume that exists nothing is ours but the name: a difference in the rest would replace it, with its data.
-            ignore_changes=["driver", "driverOpts", "labels", *([] if "volume_name" in database.named else ["name"])],
+            # A volume that exists is used as it is: any difference would replace it, with its data.
+            ignore_changes=["driver", "driverOpts", "labels", "name"],
         ),
     )
+    volume_name = volume.name
+    if "volume_name" in database.named:
+        volume_name = pulumi.Output.all(database.key, volume.name, database.volume_name).apply(_same_volume)
 
     # Where both names are derived, they stay what they were together: when the instance is renamed, the container is the old one.
-    there = volume.name.apply(lambda name: name.removesuffix("-data")) if not database.named else database.container_name
+    there = volume_name.apply(lambda name: name.removesuffix("-data")) if not database.named else database.container_name
     # Of which version are the data? Asked, and where the database says so mended, while the old container is still there.
     fitting = host.run(
         f"{resource}-volume",
         "volume.sh",
         [
             there,
-            volume.name,
+            volume_name,
             instance.image_id,
             "upgrade" if database.upgrade else "keep",
             database.restore_from or "-",
         ],
-        delete=None if database.retain_data else ("remove-copies.sh", [volume.name]),
+        delete=None if database.retain_data else ("remove-copies.sh", [volume_name]),
         depends_on=[*after, volume],
     )
     data = answer(fitting)
@@ -129,6 +132,22 @@ def provision_container(
     if database.backup:
         _provision_backups(server, database.backup, sockets, after=converged)
     return server.provisioned(data, server.check(after=converged))
+
+
+def _same_volume(values: list[str]) -> str:
+    """The volume's name, unless another is given than the one that has the data.
+
+    :raises InvalidArgument: for another one.
+    """
+    key, has, given = values
+    if given != has:
+        raise InvalidArgument(
+            f"databases.{key}.volumeName",
+            given,
+            f"the data are on the volume {has}, which is never replaced. Give that name, or none. To go on with another volume, "
+            "set retainData to true and deploy; take the database out of the stack and deploy; put it back with the other name",
+        )
+    return has
 
 
 def _provision_backups(

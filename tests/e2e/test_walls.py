@@ -10,6 +10,7 @@ import pytest
 
 from tests.e2e.test_deploy import edit_image
 from tests.support.docker import BASE_IMAGE, docker
+from tests.support.needs import program
 from tests.support.sshd import Sshd, start_sshd, stop_sshd
 from tests.support.stack import Stack
 
@@ -59,7 +60,7 @@ def test_a_container_name_that_another_stack_has_is_refused_before_anything_is_m
 def test_no_server_is_started_beside_a_stranger_whatever_the_login_shell(
     stack: Stack, stranger: str, shell: str, tmp_path: Path
 ) -> None:
-    path = shutil.which(shell) or pytest.skip(f"{shell} is not installed")
+    path = program(shell)
     # As the login shell has it: given the command line, after its start file has said hello.
     script = tmp_path / "login"
     script.write_text(f'#!/bin/sh\necho "Welcome to $(hostname)!"\nexec {path} -c "$SSH_ORIGINAL_COMMAND"\n')
@@ -78,7 +79,7 @@ def test_no_server_is_started_beside_a_stranger_whatever_the_login_shell(
 
 
 def test_a_whole_deploy_through_another_login_shell_that_prints(stack: Stack, tmp_path: Path) -> None:
-    path = shutil.which("fish") or pytest.skip("fish is not installed")
+    path = program("fish")
     script = tmp_path / "login"
     # The Docker client's own stream takes no greeting, whoever deploys.
     hello = 'case $SSH_ORIGINAL_COMMAND in *dial-stdio*) ;; *) echo "Welcome!";; esac'
@@ -111,6 +112,35 @@ def test_an_adopted_volume_is_never_replaced(stack: Stack, made_with: list[str],
     stack.up_changes_nothing()
     assert stack.container()["Id"] == before
     assert stack.sql("SELECT answer FROM kept") == [(42,)]
+
+
+@pytest.mark.parametrize("at_first", [{}, {"volumeName": "NAME-first"}], ids=["derived", "given"])
+def test_another_volume_name_replaces_no_volume(stack: Stack, at_first: dict[str, str]) -> None:
+    """Whether or not the data are to outlive the database: it is still in the stack."""
+    settings = {key: value.replace("NAME", stack.name) for key, value in at_first.items()}
+    volume = settings.get("volumeName", f"{stack.name}-app-data")
+    stack.config["databases"] = {"app": {**settings, "retainData": False}}
+    stack.up()
+    psql = ("exec", f"{stack.name}-app", "psql", "-XAtqU", "postgres", "-d", "app", "-c")
+    docker(*psql, "CREATE TABLE kept AS SELECT 42 AS answer")
+    started = docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", f"{stack.name}-app")
+
+    stack.config["databases"] = {"app": {"volumeName": f"{stack.name}-other", "retainData": False}}
+    for verb in (stack.preview, stack.up):
+        said = verb(fails=True)
+        assert (
+            f"databases.app.volumeName is '{stack.name}-other': the data are on the volume {volume}, which is never replaced"
+            in said
+        )
+        assert "Traceback" not in said
+    assert docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", f"{stack.name}-app") == started
+    assert docker(*psql, "SELECT answer FROM kept").strip() == "42"
+
+    # As the refusal says: the name that it has goes on; without one, too.
+    for back in ({"volumeName": volume}, {}):
+        stack.config["databases"] = {"app": {**back, "retainData": False}}
+        stack.up()
+        assert docker(*psql, "SELECT answer FROM kept").strip() == "42"
 
 
 def test_a_volume_that_was_lost_is_not_made_anew_without_a_word(stack: Stack) -> None:

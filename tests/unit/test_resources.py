@@ -203,12 +203,12 @@ def test_data_is_kept_unless_the_stack_says_otherwise(deploy: Callable[..., Depl
     assert made.resources["pg-gone-data"].request.retainOnDelete is False
 
 
-def test_derived_names_stick_and_given_names_are_followed(deploy: Callable[..., Deployment]) -> None:
+def test_derived_names_stick_and_a_given_container_name_is_followed(deploy: Callable[..., Deployment]) -> None:
     made = deploy(program(databases={"a": {}, "b": {"container_name": "bee", "volume_name": "hive"}}))
 
     assert list(made.resources["pg-a-data"].request.ignoreChanges) == ["driver", "driverOpts", "labels", "name"]
     assert list(made.resources["pg-a"].request.ignoreChanges) == ["uploads", "name"]
-    assert list(made.resources["pg-b-data"].request.ignoreChanges) == ["driver", "driverOpts", "labels"]
+    assert list(made.resources["pg-b-data"].request.ignoreChanges) == ["driver", "driverOpts", "labels", "name"]
     assert list(made.resources["pg-b"].request.ignoreChanges) == ["uploads"]
     assert made.resources["pg-b"].inputs["name"] == "bee"
     assert made.resources["pg-b-data"].inputs["name"] == "hive"

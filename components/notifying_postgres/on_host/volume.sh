@@ -119,8 +119,8 @@ fi
 if test "$there" = "$wanted"; then
 	copied=$(in_volume "$target" 'cat /volume/copied_from 2>/dev/null || true')
 	test "${copied##* }" = "$(checkpoint "$target" "$image")" || fail "The volume $target has data of PostgreSQL $wanted already, and they are not those that $container has on the volume
-$current: a server has written to both. Nothing was changed. To go on with $target, set volumeName to it. To copy $current
-once more, remove the other first, if nobody misses what is in it: docker volume rm $target"
+$current: a server has written to both. Nothing was changed. To go on with $target, set retainData to true and
+deploy; take the database out of the stack and deploy; then put it back with volumeName: $target. To copy $current once more, remove the other first, if nobody misses what is in it: docker volume rm $target"
 fi
 
 clean_up() {
