@@ -36,7 +36,7 @@ class CheckResult:
     server_version: str
     """Such as 16.14."""
     extension_version: str
-    """Such as 1.1."""
+    """Such as 1.0."""
     notices: list[dict[str, Any]]
     """One `{"tag": …, "ms": …}` for each notice; ms from sending the statements to the notice's arrival."""
     ms: float

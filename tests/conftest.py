@@ -9,7 +9,7 @@ import pytest
 from tests.support.docker import remove_leftovers
 from tests.support.needs import need
 
-pytest_plugins = ("tests.support.sshd", "tests.support.stack")
+pytest_plugins = ("tests.support.database", "tests.support.sshd", "tests.support.stack")
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and the programs that the tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

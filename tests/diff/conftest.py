@@ -1,29 +1,15 @@
-"""A real server for the tests here, and a database for each test."""
+"""Sessions in the test's database, and a reader of its schema."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
 
 from schema_changes.diff.reader import Reader
-from tests.support.postgres import Cluster
 
 Connect = Callable[[], psycopg.Connection]
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(16) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def database(cluster: Cluster) -> str:
-    """The URL of a new database with the extension."""
-    return cluster.create_database(f"test_{uuid.uuid4().hex[:12]}")
 
 
 @pytest.fixture

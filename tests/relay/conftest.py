@@ -1,28 +1,13 @@
-"""One real PostgreSQL for all tests here, and a database for each test."""
+"""Real sinks: a webhook's receiver, NATS, Redis."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.relay.servers import NatsServer, Receiver, RedisServer
-from tests.support.postgres import Cluster
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A server that tests share and leave running."""
-    with Cluster() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def database(cluster: Cluster) -> str:
-    """The URL of a new database with the extension."""
-    return cluster.create_database(f"test_{uuid.uuid4().hex[:12]}")
 
 
 @pytest.fixture

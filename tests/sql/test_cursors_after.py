@@ -147,20 +147,6 @@ def test_a_cursor_of_a_feed_that_is_empty() -> None:
         assert reader.resets == again.resets == []
 
 
-def test_a_change_that_was_told_and_then_lost() -> None:
-    """synchronous_commit = off: the reader has seen a change whose transaction the crash undid. It cannot be untold: a reset."""
-    with feed() as cluster:
-        with psycopg.connect(cluster.url(), autocommit=True) as connection:
-            connection.execute("SET synchronous_commit = off")
-            connection.execute("CREATE TABLE public.lost ()")
-        reader = Reader().read(cluster)
-        cluster.kill()
-        cluster.start()
-        assert not exists(cluster, "public.lost")
-        create(cluster, *names("t", 30))
-        assert reader.read(cluster).resets, "what the reader saw never happened"
-
-
 def test_twenty_crashes_under_writers() -> None:
     """Eight writers, rollbacks among them, and a server that is killed: every committed change is told once, with no reset."""
     chance = random.Random(0)
