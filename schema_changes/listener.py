@@ -53,6 +53,11 @@ _ANSWER = 1.0
 _DIRECT = 100
 # Changes that wait for the consumer when there is no log to read them from later, and the most in a batch (but for a transaction).
 _WAITING = 10_000
+# Seconds after which it is told how many more notices were forged or malformed, as any user can send thousands.
+_COUNTED_EVERY = 60.0
+# Answers of the log without anything, one after the other, that are counted, and the seconds after the last of them before it is asked
+# again, half as many for each less: notices of others' making cost the server 40 queries a second, and hold up a change for 25 ms.
+_FUTILE, _PAUSE = 7, 0.025
 
 
 class ListenOptions(TypedDict, total=False):
@@ -224,6 +229,7 @@ async def _feed(conninfo: str, options: ListenOptions) -> AsyncIterator[_Feed]:
     finally:
         feed.task.cancel()
         await asyncio.wait([feed.task])
+        feed.close()
         if not feed.task.cancelled():
             feed.task.exception()  # it was raised by next(), or the consumer left before
 
@@ -274,9 +280,11 @@ class _Feed:
         self._rows = _FIRST_ROWS
         # complete answers of the log, by the number of the one that is or comes next
         self._answer, self._answered = 1, 0
+        self._futile = 0
         self._overflowed = False
         self._resting = False
         self._sessions = 0
+        self._malformed, self._forged = _Counted(), _Counted()
         if self._verify and not self._catch_up:
             raise SchemaChangesError("verify=True asks the log, which catch_up=False does without: choose one of them.")
 
@@ -439,6 +447,8 @@ class _Feed:
             self._overflowed = False
             self._deliver(Reset(f"more than {_WAITING} unlogged changes came while the consumer was busy", self._cursor()))
         if self._stale and not self.ready:
+            if self._futile:
+                await asyncio.sleep(_PAUSE / 2 ** (_FUTILE - self._futile))
             await self._read_log(session)
             return
         self.wake.clear()
@@ -494,7 +504,7 @@ class _Feed:
         try:
             change = parse_notice(payload)
         except MalformedNotice as error:
-            _log.warning("Skipped a malformed notice from process %d: %s.", pid, error)
+            self._malformed.warn(f"Skipped a malformed notice from process {pid}: {error}.")
             return
         position = self.position
         if not self._catch_up or change.id is None or change.txid is None:
@@ -544,6 +554,7 @@ class _Feed:
         if former is not None:
             new = former.after(new.server, complete or kind == b"reset")
             await self._deliver_rows([row[2:] for row in changes], former, new, complete)
+            self._futile = self._futile // 2 if changes else min(self._futile + 1, _FUTILE)
             if kind == b"reset":
                 text = (reason or b"").decode(errors="replace")
                 _log.warning("Reset: %s.", text)
@@ -569,12 +580,12 @@ class _Feed:
             if said is not None:
                 if said == digest(from_log_row(row, database=self._database)):
                     continue
-                _log.warning("A notice told change %d of transaction %d otherwise than the log: it was forged.", number, txid)
+                self._forged.warn(f"A notice told change {number} of transaction {txid} otherwise than the log: it was forged.")
             place = None if new.snapshot is None else Place(new.snapshot, number, txid)
             waiting = _Waiting(txid, str(former), None, row, place)
             self.ready.append(waiting)
         if complete and told_before:
-            _log.warning("%d notices told of changes that were never made: they were forged.", len(told_before))
+            self._forged.warn(f"{len(told_before)} notices told of changes that were never made: they were forged.")
         if waiting is not None:
             waiting.cursor, waiting.place = str(new), None
 
@@ -584,6 +595,42 @@ class _Feed:
 
     def _cursor(self) -> str | None:
         return None if self.position is None else str(self.position)
+
+    def close(self) -> None:
+        """Tell what was only counted so far."""
+        self._malformed.close()
+        self._forged.close()
+
+
+class _Counted:
+    """Warnings of one kind, which others can cause by the thousand: the first at once, then how many more there were, at intervals."""
+
+    def __init__(self) -> None:
+        self._more, self._last = 0, ""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def warn(self, sentence: str) -> None:
+        if self._timer is not None:
+            self._more, self._last = self._more + 1, sentence
+            return
+        _log.warning("%s", sentence)
+        self._timer = asyncio.get_running_loop().call_later(_COUNTED_EVERY, self._tell)
+
+    def _tell(self) -> None:
+        self._timer = None
+        if self._more:
+            self._tell_more()
+            self._timer = asyncio.get_running_loop().call_later(_COUNTED_EVERY, self._tell)
+
+    def _tell_more(self) -> None:
+        _log.warning("%d more of this kind since, within %.0f s, the last: %s", self._more, _COUNTED_EVERY, self._last)
+        self._more = 0
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._more:
+            self._tell_more()
 
 
 def _delay(attempt: int, first: float, longest: float) -> float:
