@@ -55,8 +55,8 @@ _DIRECT = 100
 _WAITING = 10_000
 # Seconds after which it is told how many more notices were forged or malformed, as any user can send thousands.
 _COUNTED_EVERY = 60.0
-# Answers of the log without anything, one after the other, that are counted, and the seconds after the last of them before it is asked
-# again, half as many for each less: notices of others' making cost the server 40 queries a second, and hold up a change for 25 ms.
+# Answers of the log with nothing in them, one after the other, that are counted; seconds from the last to the next question,
+# half as many for each that lacks.  So forged notices cost the server 40 queries a second, and hold a change up for 25 ms.
 _FUTILE, _PAUSE = 7, 0.025
 
 
@@ -603,7 +603,7 @@ class _Feed:
 
 
 class _Counted:
-    """Warnings of one kind, which others can cause by the thousand: the first at once, then how many more there were, at intervals."""
+    """Warnings that others can cause by the thousand: the first at once, then how many more there were, at intervals."""
 
     def __init__(self) -> None:
         self._more, self._last = 0, ""

@@ -5,11 +5,18 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.docker import remove_leftovers
 from tests.support.needs import need
 
 pytest_plugins = ("tests.support.database", "tests.support.sshd", "tests.support.stack")
+
+# Six test runs on two cores are no reason to fail; and a database that examples share is what some tests want.
+settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("busy machine")
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and the programs that the tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

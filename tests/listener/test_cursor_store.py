@@ -14,7 +14,7 @@ from unittest.mock import Mock
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_changes import FileCursorStore, Reset, TableCursorStore, listen
@@ -102,7 +102,6 @@ def test_a_single_file_that_is_mounted_is_written_in_place(tmp_path: Path) -> No
     assert os.listdir(inside.parent) == ["inside"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.integers(0, 80), st.permutations([CURSOR, LATER]), st.booleans())
 def test_a_torn_write_is_never_taken_for_a_cursor(tmp_path: Path, length: int, cursors: list[str], first: bool) -> None:
     """A power cut in the middle of a write in place: some bytes are new, the others old, zero or not there."""

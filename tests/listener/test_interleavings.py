@@ -9,7 +9,7 @@ from collections import Counter
 from contextlib import aclosing, suppress
 
 import psycopg
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from schema_changes import Reset, listen
@@ -58,12 +58,7 @@ class Consumer:
 
 
 # a failure is not made smaller: each try takes as long as the steps do
-@settings(
-    max_examples=60,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=60, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(steps=steps, verify=st.sampled_from([False, False, True]))
 def test_exactly_once(database: str, steps: list[tuple[str, int]], verify: bool) -> None:
     log = logging.getLogger("schema_changes")

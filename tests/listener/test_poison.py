@@ -11,7 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schema_changes import Reset, SchemaChange, history, listen
@@ -162,7 +162,7 @@ async def test_a_log_row_that_cannot_be_read_in_full_is_delivered_with_what_can_
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 8
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(max_size=40) | st.sampled_from(["\0\0\0", "2-\0", "1-1-1-1-1-1.1.~1-2", "2-1-1-1~zz.1.1", "@", "~", "2-x~@@"]))
 @example("\0" * 100)
 def test_whatever_a_cursor_holds_the_answer_is_a_reset(database: str, cursor: str) -> None:

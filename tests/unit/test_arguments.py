@@ -21,7 +21,7 @@ def test_every_argument_but_those_of_several_settings_has_a_rule() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(value=JSON)
 @example(value=2024)
 @example(value="no")
