@@ -2,22 +2,16 @@
 
 import asyncio
 import os
-import re
 import signal
 from typing import Any, cast
 
 import pulumi
 from notifying_postgres import NotifyingPostgres, NotifyingPostgresArgs
 from notifying_postgres.args import DEFAULT_BASE_IMAGE
-from notifying_postgres.errors import camel_case
+from notifying_postgres.names import camel_case, renamed, snake_case
 
 # All but the registry's image, which toolchain/setup chooses.
 SETTINGS = [camel_case(name) for name in NotifyingPostgresArgs.__annotations__ if name != "registry_image"]
-
-
-def snake_case(name: str) -> str:
-    """Turns the name of a setting, as a stack file has it, into the name of an argument."""
-    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", name)
 
 
 def read_args(config: pulumi.Config) -> NotifyingPostgresArgs:
@@ -43,22 +37,10 @@ def read_database(settings: Any) -> Any:
     """Reads the arguments of one database; a key without settings has none."""
     if not isinstance(settings, dict):
         return {} if settings is None else settings
-    args = {snake_case(key): value for key, value in settings.items()}
+    args = renamed(settings, snake_case)
     if "password" in args:
         args["password"] = pulumi.Output.secret(args["password"])
-    for nested in ("coolify", "backup"):
-        if isinstance(args.get(nested), dict):
-            args[nested] = renamed(args[nested])
     return args
-
-
-def renamed(settings: Any) -> Any:
-    """Turns the names of settings within settings into those of arguments."""
-    if isinstance(settings, list):
-        return [renamed(item) for item in settings]
-    if isinstance(settings, dict):
-        return {snake_case(key): value if key == "environmentVariables" else renamed(value) for key, value in settings.items()}
-    return settings
 
 
 async def program() -> dict[str, pulumi.Output[Any]]:

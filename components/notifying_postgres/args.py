@@ -9,7 +9,8 @@ from typing import Any, NotRequired, TypedDict
 import pulumi
 
 from .coolify.args import CoolifyArgs
-from .errors import InvalidArgument, camel_case, checked, refuse_unknown
+from .errors import InvalidArgument, checked, refuse_unknown
+from .names import camel_case
 from .ssh import SshAddress, check_private_key, parse_address, parse_host_key
 
 DEFAULT_IMAGE = "xooo-postgres-notifications:16"

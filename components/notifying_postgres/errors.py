@@ -5,6 +5,8 @@ from typing import Any
 
 import pulumi
 
+from .names import camel_case
+
 
 class InvalidArgument(pulumi.RunError):
     """An argument that is missing or wrong, found before anything is created.
@@ -22,12 +24,6 @@ class InvalidArgument(pulumi.RunError):
         output = isinstance(value, pulumi.Output)
         given = "is missing" if value is None else "is an output" if output else "is not allowed" if secret else f"is {value!r}"
         super().__init__(f"{key} {because or given}: {allowed}")
-
-
-def camel_case(name: str) -> str:
-    """An argument's name as stack files and other languages have it."""
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)
 
 
 def refuse_unknown(prefix: str, given: Iterable[str], known: Iterable[str]) -> None:

@@ -15,22 +15,32 @@ from typing import Any
 
 import grpc.aio
 import pulumi
+from grpc import ServicerContext
 from pulumi.provider.experimental.analyzer import Analyzer, ComponentDefinition, PropertyDefinition, PropertyType
 from pulumi.provider.experimental.component import ComponentProvider
 from pulumi.provider.experimental.schema import ComplexType, Property
 from pulumi.provider.server import ProviderServicer
 from pulumi.runtime._grpc_settings import _GRPC_CHANNEL_OPTIONS
 from pulumi.runtime.proto import provider_pb2_grpc
+from pulumi.runtime.proto.provider_pb2 import (
+    CallRequest,
+    CallResponse,
+    ConfigureRequest,
+    ConfigureResponse,
+    ConstructRequest,
+    ConstructResponse,
+)
 
 from . import provider
-from .coolify.args import CoolifyArgs, CoolifyDatabaseArgs, CoolifyPasswordArgs
+from .coolify.args import CoolifyArgs
 from .coolify.provided import CoolifyResource, Database, Password, Settings
+from .names import SECRETS
+from .provider import Values
 
 PACKAGE = "notifying-postgres"
 VERSION = "0.1.0"
 
-RESOURCES: dict[str, type[CoolifyResource]] = {"CoolifyDatabase": Database, "CoolifyPassword": Password}
-_ARGUMENTS = {"CoolifyDatabase": CoolifyDatabaseArgs, "CoolifyPassword": CoolifyPasswordArgs}
+RESOURCES: dict[str, type[CoolifyResource]] = {one.seen.__name__: one for one in (Database, Password)}
 
 
 def serve(components: list[type[pulumi.ComponentResource]]) -> None:
@@ -79,7 +89,7 @@ class Components(ComponentProvider):
         mapped = super().map_input_properties(known, properties, mapping, component_name, property_path)
         return {**mapped, **{mapping[key]: inputs[key].apply(int) for key in late}}
 
-    def get_state(self, instance: pulumi.ComponentResource, component_def: ComponentDefinition) -> dict[str, Any]:
+    def get_state(self, instance: pulumi.ComponentResource, component_def: ComponentDefinition) -> Values:
         state = super().get_state(instance, component_def)
         for key, output in component_def.outputs.items():
             kind = output.additional_properties and output.additional_properties.ref
@@ -117,16 +127,17 @@ class Plugin(provider.Plugin):
 
     # gRPC names them, hence the capitals.
 
-    def Configure(self, request: Any, context: Any) -> Any:
+    def Configure(self, request: ConfigureRequest, context: ServicerContext) -> ConfigureResponse:
         answer = super().Configure(request, context)
         answer.acceptResources = answer.acceptOutputs = True  # of the components
         return answer
 
-    async def Construct(self, request: Any, context: Any) -> Any:
+    async def Construct(self, request: ConstructRequest, context: ServicerContext) -> ConstructResponse:
         return await self._components.Construct(request, context)
 
-    async def Call(self, request: Any, context: Any) -> Any:
-        return await self._components.Call(request, context)
+    async def Call(self, request: CallRequest, context: ServicerContext) -> CallResponse:
+        response: CallResponse = await self._components.Call(request, context)
+        return response
 
 
 def schema(components: str) -> str:
@@ -134,17 +145,17 @@ def schema(components: str) -> str:
 
     :param components: the schema that the SDK derived from the components, as JSON.
     """
-    package: dict[str, Any] = json.loads(components)
+    package: Values = json.loads(components)
     analyzer = Analyzer(PACKAGE)
     # The SDK finds no descriptions of what a TypedDict inherits.
     inherited = _properties(analyzer.analyze_type(CoolifyArgs, is_component_output=False)[0])
-    for name, args in _ARGUMENTS.items():
-        definitions, _ = analyzer.analyze_type(args, is_component_output=False)
+    for name, resource in RESOURCES.items():
+        definitions, _ = analyzer.analyze_type(resource.arguments, is_component_output=False)
         inputs = {key: inherited.get(key, {}) | one for key, one in _properties(definitions).items()}
-        outputs = {key: _output(kind, text) for key, (kind, text) in RESOURCES[name].described.items()}
+        outputs = _properties(analyzer.analyze_type(resource.seen, is_component_output=True)[0])
         required = sorted(key for key, one in definitions.items() if not one.optional)
         package["resources"][f"{PACKAGE}:index:{name}"] = {
-            "description": args.__doc__,
+            "description": resource.arguments.__doc__,
             "type": "object",
             "inputProperties": inputs,
             "requiredInputs": required,
@@ -162,17 +173,13 @@ def schema(components: str) -> str:
     for described in (*package["resources"].values(), *package["types"].values()):
         described["description"] = inspect.cleandoc(described["description"])
         for properties in (described["properties"], described.get("inputProperties", {})):
-            for key in properties.keys() & {*Database.secrets, *Password.secrets, "urls"}:
+            for key in properties.keys() & SECRETS:
                 properties[key]["secret"] = True
     return json.dumps(package)
 
 
-def _properties(definitions: Mapping[str, PropertyDefinition]) -> dict[str, dict[str, Any]]:
+def _properties(definitions: Mapping[str, PropertyDefinition]) -> dict[str, Values]:
     return {key: _without_nulls(Property.from_definition(one).to_json()) for key, one in definitions.items()}
-
-
-def _output(kind: str, description: str) -> dict[str, Any]:
-    return {"type": kind, "description": description} | ({"items": {"type": "string"}} if kind == "array" else {})
 
 
 def _without_nulls(value: Any) -> Any:

@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import TracebackType
 from typing import Any, ClassVar
 
 import grpc
@@ -41,6 +42,7 @@ MESSAGE_LIMIT = 400 * 1024 * 1024  # the engine's own
 PARALLEL_CALLS = 64
 
 Values = dict[str, Any]
+"""Inputs or state, as JSON has them."""
 
 
 def plain(value: Any) -> Any:
@@ -58,7 +60,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def has_unknown(value: Any) -> bool:
+def has_unknown(value: object) -> bool:
     """Whether a part of `value` is not yet known."""
     if isinstance(value, dict):
         return any(map(has_unknown, value.values()))
@@ -67,7 +69,7 @@ def has_unknown(value: Any) -> bool:
     return bool(value == UNKNOWN)
 
 
-def comparable(value: Any) -> Any:
+def comparable(value: object) -> object:
     """`value` for `==`: assets and archives are equal when their content is, wherever it lies."""
     if isinstance(value, dict):
         if value.get(SIGNATURE) in (ASSET, ARCHIVE):
@@ -85,13 +87,19 @@ def _raw(struct: struct_pb2.Struct) -> Values:
     return raw
 
 
-def _struct(values: Mapping[str, Any]) -> struct_pb2.Struct:
+def _values(struct: struct_pb2.Struct) -> Values:
+    """In plain Python."""
+    values: Values = plain(_raw(struct))
+    return values
+
+
+def _struct(values: Values) -> struct_pb2.Struct:
     struct = struct_pb2.Struct()
     struct.update(values)
     return struct
 
 
-def _has_secret(raw: Any) -> bool:
+def _has_secret(raw: object) -> bool:
     if isinstance(raw, dict):
         return raw.get(SIGNATURE) == SECRET or any(map(_has_secret, raw.values()))
     return isinstance(raw, list) and any(map(_has_secret, raw))
@@ -248,61 +256,61 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
         """Learns where the engine is, which shows what is logged."""
         self.engine = engine_pb2_grpc.EngineStub(grpc.insecure_channel(address))
 
-    def Attach(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Attach(self, request: plugin_pb2.PluginAttach, context: grpc.ServicerContext) -> empty_pb2.Empty:
         self.connect(request.address)
         return empty_pb2.Empty()
 
-    def GetPluginInfo(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def GetPluginInfo(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> plugin_pb2.PluginInfo:
         return plugin_pb2.PluginInfo(version=self.version)
 
-    def GetSchema(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def GetSchema(self, request: provider_pb2.GetSchemaRequest, context: grpc.ServicerContext) -> provider_pb2.GetSchemaResponse:
         return provider_pb2.GetSchemaResponse(schema=self.schema)
 
-    def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Cancel(self, request: empty_pb2.Empty, context: grpc.ServicerContext) -> empty_pb2.Empty:
         self.cancel()
         return empty_pb2.Empty()
 
-    def CheckConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def CheckConfig(self, request: provider_pb2.CheckRequest, context: grpc.ServicerContext) -> provider_pb2.CheckResponse:
         try:
-            self.check_config(_settings(plain(_raw(request.news))))
+            self.check_config(_settings(_values(request.news)))
         except Refusal as refusal:
             return provider_pb2.CheckResponse(inputs=request.news, failures=_failures(refusal))
         return provider_pb2.CheckResponse(inputs=request.news)
 
-    def DiffConfig(self, request: Any, context: grpc.ServicerContext) -> Any:
-        keys = changed(_settings(plain(_raw(request.olds))), _settings(plain(_raw(request.news))))
+    def DiffConfig(self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
+        keys = changed(_settings(_values(request.olds)), _settings(_values(request.news)))
         return _diff_response(Difference(update=keys), set())
 
-    def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Configure(self, request: provider_pb2.ConfigureRequest, context: grpc.ServicerContext) -> provider_pb2.ConfigureResponse:
         with _errors_to(context, "configure"):
-            self.configure(_settings(plain(_raw(request.args))))
+            self.configure(_settings(_values(request.args)))
         return provider_pb2.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
-    def Check(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Check(self, request: provider_pb2.CheckRequest, context: grpc.ServicerContext) -> provider_pb2.CheckResponse:
         resource, _, name = self._resource(request.urn, context)
         raw = _raw(request.news)
         try:
-            inputs = self.check(resource, name, plain(_raw(request.olds)), plain(raw))
+            inputs = self.check(resource, name, _values(request.olds), plain(raw))
         except Refusal as refusal:
             return provider_pb2.CheckResponse(inputs=_struct(raw), failures=_failures(refusal))
         return provider_pb2.CheckResponse(inputs=_overlay(raw, inputs, resource.secrets))
 
-    def Diff(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Diff(self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
         resource, _, _ = self._resource(request.urn, context)
-        old_inputs, inputs = plain(_raw(request.old_inputs)), plain(_raw(request.news))
-        difference = resource.diff(old_inputs, plain(_raw(request.olds)), inputs)
+        old_inputs, inputs = _values(request.old_inputs), _values(request.news)
+        difference = resource.diff(old_inputs, _values(request.olds), inputs)
         difference.update -= set(request.ignoreChanges)
         difference.replace -= set(request.ignoreChanges)
         return _diff_response(difference, set(old_inputs))
 
-    def Invoke(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Invoke(self, request: provider_pb2.InvokeRequest, context: grpc.ServicerContext) -> provider_pb2.InvokeResponse:
         with _errors_to(context, "invoke"):
-            returned = self.call(request.tok, plain(_raw(request.args)))
+            returned = self.call(request.tok, _values(request.args))
         response = provider_pb2.InvokeResponse()
         getattr(response, "return").CopyFrom(_struct(returned))
         return response
 
-    def Create(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Create(self, request: provider_pb2.CreateRequest, context: grpc.ServicerContext) -> provider_pb2.CreateResponse:
         resource, call, name = self._resource(request.urn, context)
         raw = _raw(request.properties)
         with _errors_to(context, "create", raw, resource.secrets):
@@ -312,7 +320,7 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
             identity, state = resource.create(call, name, plain(raw))
         return provider_pb2.CreateResponse(id=identity, properties=_overlay(raw, state, resource.secrets))
 
-    def Read(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Read(self, request: provider_pb2.ReadRequest, context: grpc.ServicerContext) -> provider_pb2.ReadResponse:
         resource, call, _ = self._resource(request.urn, context)
         raw_state, raw_inputs = _raw(request.properties), _raw(request.inputs)
         with _errors_to(context, "read"):
@@ -325,19 +333,19 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
             inputs=_overlay(raw_inputs, found[1], resource.secrets),
         )
 
-    def Update(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Update(self, request: provider_pb2.UpdateRequest, context: grpc.ServicerContext) -> provider_pb2.UpdateResponse:
         resource, call, _ = self._resource(request.urn, context)
         raw = _raw(request.news)
-        inputs, state = plain(raw), plain(_raw(request.olds))
+        inputs, state = plain(raw), _values(request.olds)
         with _errors_to(context, "update", raw, resource.secrets):
             step = resource.preview if request.preview else resource.update
             state = step(call, request.id, state, inputs)
         return provider_pb2.UpdateResponse(properties=_overlay(raw, state, resource.secrets))
 
-    def Delete(self, request: Any, context: grpc.ServicerContext) -> Any:
+    def Delete(self, request: provider_pb2.DeleteRequest, context: grpc.ServicerContext) -> empty_pb2.Empty:
         resource, call, _ = self._resource(request.urn, context)
         with _errors_to(context, "delete"):
-            resource.delete(call, request.id, plain(_raw(request.properties)))
+            resource.delete(call, request.id, _values(request.properties))
         return empty_pb2.Empty()
 
     def _resource(self, urn: str, context: grpc.ServicerContext) -> tuple[Resource, Call, str]:
@@ -356,7 +364,7 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
             self.engine.Log(engine_pb2.LogRequest(severity=engine_pb2.INFO, message=line, urn=urn, ephemeral=ephemeral))
 
 
-def _failures(refusal: Refusal) -> list[Any]:
+def _failures(refusal: Refusal) -> list[provider_pb2.CheckFailure]:
     return [provider_pb2.CheckFailure(property=key, reason=reason) for key, reason in refusal.problems]
 
 
@@ -390,7 +398,7 @@ class _errors_to:
     def __enter__(self) -> None:
         pass
 
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None or not isinstance(error, Exception):
             return
         if isinstance(error, HalfDone):

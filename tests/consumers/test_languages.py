@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from notifying_postgres import NotifyingPostgresArgs
-from notifying_postgres.errors import camel_case
+from notifying_postgres.names import camel_case
 
 from tests.e2e.test_other_stack import PINS, install
 from tests.support import REPOSITORY

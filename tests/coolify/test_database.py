@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from notifying_postgres.coolify import rules
 from notifying_postgres.coolify.client import Coolify, CoolifyError
 from notifying_postgres.coolify.database import Databases, Refused
 from notifying_postgres.coolify.provided import Database
@@ -229,9 +230,10 @@ def test_drift_is_seen_and_mended(deploy: Deploy, fake: FakeCoolify, registry: R
 @pytest.mark.usefixtures("without_engine")
 def test_adopting_finds_the_arguments(deploy: Deploy, fake: FakeCoolify) -> None:
     inputs = arguments("127.0.0.1:5000/x:16", limitsMemory="512m", postgresDb="orders", tags=["a1"], publicPort=15433)
-    database, _ = deploy.databases.create(inputs)
+    database, state = deploy.databases.create(inputs)
     read = deploy.databases.read(database, {}, {})
     assert read is not None
+    assert {*state, *read[0]} - set(rules.DATABASE) | {"queued", "externalUrl"} == set(Database.outputs)
     expected = {key: value for key, value in inputs.items() if key != "startTimeout"}
     assert read[1] == expected
     assert changes(read[0], expected) == set()

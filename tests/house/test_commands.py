@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from notifying_postgres.args import BackupArgs, DatabaseArgs
 from notifying_postgres.coolify import CoolifyArgs
-from notifying_postgres.errors import camel_case
+from notifying_postgres.names import camel_case
 
 from tests.house.test_documents import DOCUMENTS
 from tests.support import REPOSITORY

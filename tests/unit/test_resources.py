@@ -4,11 +4,14 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 import pytest
 from notifying_postgres import NotifyingPostgres
+from notifying_postgres.coolify import CoolifyDatabase, provided, rules
+from notifying_postgres.coolify.args import CoolifyDatabaseArgs
+from notifying_postgres.names import camel_case
 from pulumi_command import local
 
 from tests.unit.mocked import HOST_KEY, Deployment
@@ -182,6 +185,25 @@ def test_a_database_in_coolify_pulls_from_the_loopback_registry_and_is_converged
     assert "delete" not in made.resources["pg-app-volume-kept"].inputs
     assert {"pg-app-converge"} <= made.resources["pg-app-recorded-password"].depends_on
     assert {"pg-app-recorded-password"} <= made.resources["pg-app-check"].depends_on
+
+
+def test_each_output_of_a_database_in_coolify_is_an_attribute(deploy: Callable[..., Deployment]) -> None:
+    outputs = {camel_case(name): name for name in CoolifyDatabase.__annotations__}
+    assert set(outputs) == set(provided.Database.outputs)
+    assert not set(outputs) & set(rules.DATABASE), "an argument is no output"
+    args = cast(CoolifyDatabaseArgs, {**COOLIFY, "image": "x:16", "environment_variables": {"aB_c": "1"}, "backups": []})
+
+    def run() -> pulumi.Output[Any]:
+        made = CoolifyDatabase("orders", args)
+        return pulumi.Output.all(**{name: getattr(made, name) for name in outputs.values()})
+
+    made = deploy(run)
+    orders = made.resources["orders"]
+    assert made.result["value"].keys() == set(outputs.values())
+    assert made.result["value"]["volume_name"] == "postgres-data-orders-id"
+    assert orders.inputs["environmentVariables"] == {"aB_c": "1"}
+    assert orders.secrets == {"environmentVariables"}
+    assert set(orders.request.additionalSecretOutputs) == {"internalUrl", "externalUrl", "password"}
 
 
 def test_without_a_database_in_coolify_there_is_no_registry(deploy: Callable[..., Deployment]) -> None:

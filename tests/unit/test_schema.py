@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from notifying_postgres import NotifyingPostgres
 from notifying_postgres.coolify import rules
-from notifying_postgres.errors import camel_case
+from notifying_postgres.names import camel_case
 from notifying_postgres.plugin import PACKAGE, VERSION, schema
 from pulumi.provider.experimental.component import ComponentProvider
 

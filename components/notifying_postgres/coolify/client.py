@@ -84,11 +84,11 @@ class Coolify:
         """
         return self._request("GET", path, params=query)
 
-    def create(self, path: str, body: Mapping[str, Any]) -> Any:
+    def create(self, path: str, body: Mapping[str, object]) -> Any:
         """Creates something by POST; not asked again where that could create it twice."""
         return self._request("POST", path, json=body, repeatable=False)
 
-    def act(self, path: str, body: Mapping[str, Any]) -> Any:
+    def act(self, path: str, body: Mapping[str, object]) -> Any:
         """Does something by POST that may be done twice."""
         return self._request("POST", path, json=body)
 
@@ -101,7 +101,7 @@ class Coolify:
             if not error.doubtful:
                 raise
 
-    def update(self, path: str, body: Mapping[str, Any]) -> Any:
+    def update(self, path: str, body: Mapping[str, object]) -> Any:
         """Changes by PATCH."""
         return self._request("PATCH", path, json=body)
 

@@ -4,17 +4,17 @@ Arguments and state are plain dictionaries with the names that the schema has. N
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ..provider import HalfDone
+from ..provider import HalfDone, Values
 from . import rules
 from .client import Coolify, CoolifyError
 from .container import Container, running_container, who_answers
+from .records import Environment, Record, Schedule, Server, Storage, Variable
 
-State = dict[str, Any]
+State = Values
 Log = Callable[[str], None]
 
 # Start writes this line into a configuration that does not say where to listen, and stores it.
@@ -63,7 +63,7 @@ class Databases:
 
     # Where it is
 
-    def place(self, inputs: Mapping[str, Any]) -> State:
+    def place(self, inputs: State) -> State:
         """Finds the project, environment, server and destination that are named.
 
         :raises Refused: when one is not there, or a name belongs to several.
@@ -86,8 +86,8 @@ class Databases:
             ]
         return found
 
-    def _find(self, what: str, wanted: str, path: str, where: str = "") -> dict[str, Any]:
-        candidates: list[dict[str, Any]] = self._coolify.get(path)
+    def _find(self, what: str, wanted: str, path: str, where: str = "") -> Environment:
+        candidates: list[Environment] = self._coolify.get(path)
         found = [one for one in candidates if one["uuid"] == wanted] or [one for one in candidates if one["name"] == wanted]
         if len(found) == 1:
             return found[0]
@@ -99,7 +99,7 @@ class Databases:
 
     # What is done to it
 
-    def create(self, inputs: Mapping[str, Any]) -> tuple[str, State]:
+    def create(self, inputs: State) -> tuple[str, State]:
         """Creates a database without starting it, checks its mount, and only then starts it and waits until it is healthy.
 
         :returns: its uuid and its state.
@@ -110,7 +110,7 @@ class Databases:
         # The public port comes last: its proxy looks the container up.
         sent = {"postgresUser", "postgresPassword", "postgresDb", "publicPortTimeout"}
         sent |= {argument for argument in _GENERAL if not argument.startswith("healthCheck")}  # which only a PATCH takes
-        body: dict[str, Any] = {
+        body: State = {
             "project_uuid": place["projectUuid"],
             "environment_uuid": place["environmentUuid"],
             "server_uuid": place["serverUuid"],
@@ -146,7 +146,7 @@ class Databases:
         state.pop("environmentVariables", None)  # Coolify has none of them yet
         return uuid, self._converge(uuid, inputs, state)
 
-    def update(self, uuid: str, state: State, inputs: Mapping[str, Any]) -> State:
+    def update(self, uuid: str, state: State, inputs: State) -> State:
         """Brings an existing database to what the arguments say, and restarts it only when that is needed.
 
         :raises Refused: when that would need another database.
@@ -154,7 +154,7 @@ class Databases:
         """
         return self._converge(uuid, inputs, {**state, **self.refuse_another(uuid, state, inputs)})
 
-    def refuse_another(self, uuid: str, state: State, inputs: Mapping[str, Any]) -> State:
+    def refuse_another(self, uuid: str, state: State, inputs: State) -> State:
         """Looks up the place that the arguments name, and refuses what could only be had by starting an empty database.
 
         :returns: the place.
@@ -189,7 +189,7 @@ class Databases:
                 )
             self._sleep(1)
 
-    def read(self, uuid: str, state: State, inputs: Mapping[str, Any]) -> tuple[State, State] | None:
+    def read(self, uuid: str, state: State, inputs: State) -> tuple[State, State] | None:
         """Reads what Coolify has.
 
         :returns: the state and the arguments as they are now, or None when there is no such database. Of an import, which has no
@@ -247,15 +247,15 @@ class Databases:
             "starts": state.get("starts", 0),
             "ready": state.get("ready", True) and running is not None and running.runs(record["image"]),
         }
-        if record.get("postgres_password"):
-            new["password"] = record["postgres_password"]
+        if password := record.get("postgres_password"):
+            new["password"] = password
             if "postgresPassword" in inputs:
-                found["postgresPassword"] = new["postgresPassword"] = record["postgres_password"]
+                found["postgresPassword"] = new["postgresPassword"] = password
         return self._outputs(uuid, new, record), found
 
     # How it is brought to what it should be
 
-    def _converge(self, uuid: str, inputs: Mapping[str, Any], state: State) -> State:
+    def _converge(self, uuid: str, inputs: State, state: State) -> State:
         before = dict(state)
         # From here on the state has the new arguments, and nothing of the old ones.
         state = {key: value for key, value in state.items() if key not in rules.DATABASE} | dict(inputs)
@@ -289,7 +289,7 @@ class Databases:
             # What was taken out of the arguments may still be in Coolify: kept here, it makes a difference for the next deploy.
             raise HalfDone(uuid, before | state, str(error)) from error
 
-    def _ensure_mount(self, uuid: str, inputs: Mapping[str, Any], state: State) -> None:
+    def _ensure_mount(self, uuid: str, inputs: State, state: State) -> None:
         """Makes sure that the data lies in the volume, before a start that would put it elsewhere."""
         wanted = inputs["mountPath"]
         storage = self._data_storage(uuid)
@@ -302,15 +302,16 @@ class Databases:
                     "Dump it with pg_dumpall, and restore the dump into a new database."
                 )
             self._log(f"Coolify would mount the volume at {storage['mount_path']}; it belongs at {wanted}.")
-            which = {"uuid": storage["uuid"]} if storage.get("uuid") else {"id": storage["id"]}
+            known = storage.get("uuid")
+            which = {"uuid": known} if known else {"id": storage["id"]}
             self._coolify.update(f"/databases/{uuid}/storages", {"type": "persistent", **which, "mount_path": wanted})
             storage = self._data_storage(uuid)
             if storage["mount_path"] != wanted:
                 raise Refused(f"Coolify keeps the mount of the database {uuid} at {storage['mount_path']}: it was not started.")
         state["volumeName"] = storage["name"]
 
-    def _data_storage(self, uuid: str) -> dict[str, Any]:
-        storages: list[dict[str, Any]] = self._coolify.get(f"/databases/{uuid}/storages")["persistent_storages"]
+    def _data_storage(self, uuid: str) -> Storage:
+        storages: list[Storage] = self._coolify.get(f"/databases/{uuid}/storages")["persistent_storages"]
         for storage in storages:
             if storage["name"] == f"postgres-data-{uuid}":
                 return storage
@@ -320,7 +321,7 @@ class Databases:
             f"The database {uuid} has no volume postgres-data-{uuid} in Coolify: it was not started, its data would be lost."
         )
 
-    def _ensure_variables(self, uuid: str, inputs: Mapping[str, Any], state: State) -> bool:
+    def _ensure_variables(self, uuid: str, inputs: State, state: State) -> bool:
         """Creates, changes and removes the container's variables that are ours; `state` keeps what Coolify has got of them.
 
         :returns: whether that needs a restart.
@@ -351,7 +352,7 @@ class Databases:
             del state["environmentVariables"]
         return changed
 
-    def _ensure_tags(self, uuid: str, inputs: Mapping[str, Any], before: State) -> None:
+    def _ensure_tags(self, uuid: str, inputs: State, before: State) -> None:
         if "tags" not in inputs and "tags" not in before:
             return
         wanted = set(inputs.get("tags", []))
@@ -361,7 +362,7 @@ class Databases:
         for name in sorted(set(existing) - wanted):
             self._coolify.delete(f"/databases/{uuid}/tags/{existing[name]}")
 
-    def _ensure_backups(self, uuid: str, wanted: list[dict[str, Any]], before: State, state: State) -> None:
+    def _ensure_backups(self, uuid: str, wanted: list[State], before: State, state: State) -> None:
         """Creates, changes and removes the schedules that are ours; `state` keeps their uuids in the arguments' order."""
         path = f"/databases/{uuid}/backups"
         there = {backup["uuid"]: backup for backup in self._coolify.get(path)} if wanted or state["backupUuids"] else {}
@@ -397,9 +398,9 @@ class Databases:
     def _start(
         self,
         uuid: str,
-        record: dict[str, Any],
+        record: Record,
         running: Container | None,
-        inputs: Mapping[str, Any],
+        inputs: State,
         state: State,
         *,
         sent_before: bool,
@@ -437,7 +438,7 @@ class Databases:
         state["ready"] = True
         state.pop("queued", None)
 
-    def _wait(self, uuid: str, record: dict[str, Any], before: Container | None, inputs: Mapping[str, Any]) -> None:
+    def _wait(self, uuid: str, record: Record, before: Container | None, inputs: State) -> None:
         """Waits until the database is healthy, after a start that Coolify has queued.
 
         The proof is the container, another one than before. On its health, where only Coolify can be asked, a word counts that was
@@ -494,7 +495,7 @@ class Databases:
 
     # Where it is published
 
-    def _publish(self, uuid: str, inputs: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    def _publish(self, uuid: str, inputs: State, before: State) -> None:
         """Publishes the database at its port, and proves it by a connection, or takes that back.
 
         Coolify acts only when public is switched off or on: another port, or timeout, in between changes the record and no proxy.
@@ -556,38 +557,39 @@ class Databases:
                 return answer
             self._sleep(1)
 
-    def _public_address(self, record: Mapping[str, Any]) -> str:
+    def _public_address(self, record: Record) -> str:
         """Where the server's ports are: Coolify knows its own by a name that only its containers understand."""
         url = record.get("external_db_url")
         address = urlsplit(url).hostname if url else record["destination"]["server"]["ip"]
         return str(urlsplit(self._coolify.url).hostname) if address in (None, "host.docker.internal") else str(address)
 
-    def _warn_of_pruning(self, state: Mapping[str, Any], when: str) -> None:
+    def _warn_of_pruning(self, state: State, when: str) -> None:
         """Tells when what is kept here is deleted by Coolify."""
-        for server in self._coolify.get("/servers") if state.get("deleteVolumes") is not True else []:
+        servers: list[Server] = self._coolify.get("/servers") if state.get("deleteVolumes") is not True else []
+        for server in servers:
             if server["uuid"] == state.get("serverUuid") and (server.get("settings") or {}).get("delete_unused_volumes"):
                 self._log(
                     f"Warning: the option 'delete unused volumes' of the server {server['name']} is on (Servers, Docker Cleanup). "
                     f"Coolify deletes the volume {state.get('volumeName')} with its data, {when}: switch the option off."
                 )
 
-    def _existing(self, uuid: str) -> dict[str, Any]:
+    def _existing(self, uuid: str) -> Record:
         record = self.record(uuid)
         if record is None:
             raise CoolifyError(f"There is no database {uuid} in Coolify any more: run 'pulumi refresh'.", 404)
         return record
 
-    def record(self, uuid: str) -> dict[str, Any] | None:
+    def record(self, uuid: str) -> Record | None:
         """What Coolify tells of a database, or None when there is none."""
         try:
-            record: dict[str, Any] = self._coolify.get(f"/databases/{uuid}")
+            record: Record = self._coolify.get(f"/databases/{uuid}")
         except CoolifyError as error:
             if error.status != 404:
                 raise
             return None
         return record
 
-    def _environment(self, record: dict[str, Any]) -> State:
+    def _environment(self, record: Record) -> State:
         """Finds the environment that a record names by a number only."""
         for project in self._coolify.get("/projects"):
             for environment in self._coolify.get(f"/projects/{project['uuid']}/environments"):
@@ -601,9 +603,7 @@ class Databases:
                     }
         raise Refused(f"The environment of the database {record['uuid']} is not among those that the token can see.")
 
-    def _observe_backups(
-        self, uuid: str, state: Mapping[str, Any], given: list[dict[str, Any]]
-    ) -> tuple[list[dict[str, Any]], list[str], list[str]]:
+    def _observe_backups(self, uuid: str, state: State, given: list[State]) -> tuple[list[State], list[str], list[str]]:
         """Our schedules as they are in Coolify, with the arguments that were given for them; their uuids; their S3 storages."""
         there = {backup["uuid"]: backup for backup in self._coolify.get(f"/databases/{uuid}/backups")}
         seen, ours, storages = [], [], []
@@ -620,41 +620,43 @@ class Databases:
                 storages.append(known.get(one, ""))
         return seen, ours, storages
 
-    def _outputs(self, uuid: str, state: State, record: dict[str, Any]) -> State:
+    def _outputs(self, uuid: str, state: State, record: Record) -> State:
         state = {**state, "status": record["status"]}
         user, database, password = record["postgres_user"], record["postgres_db"], state.get("password")
         if password:
-            ssl = f"?sslmode={record['ssl_mode']}" if record.get("enable_ssl") and record.get("ssl_mode") else ""
+            mode = record.get("ssl_mode") if record.get("enable_ssl") else None
+            ssl = f"?sslmode={mode}" if mode else ""
             state["internalUrl"] = f"postgres://{quote(user, safe='')}:{quote(password, safe='')}@{uuid}:5432/{database}{ssl}"
         state.pop("externalUrl", None)
-        if record.get("external_db_url"):
-            state["externalUrl"] = record["external_db_url"]
+        if external := record.get("external_db_url"):
+            state["externalUrl"] = external
         return state
 
 
-def _storage_number(backup: Mapping[str, Any]) -> str:
-    return str(backup["s3_storage_id"]) if backup.get("save_s3") and backup.get("s3_storage_id") else ""
+def _storage_number(backup: Schedule) -> str:
+    number = backup.get("s3_storage_id") if backup.get("save_s3") else None
+    return str(number) if number else ""
 
 
-def _is_running(record: Mapping[str, Any]) -> bool:
+def _is_running(record: Record) -> bool:
     return str(record.get("status", "")).startswith("running")
 
 
-def _report(record: Mapping[str, Any]) -> tuple[Any, Any]:
+def _report(record: Record) -> tuple[str, str | None]:
     """What changes with every check of Coolify's."""
-    return record.get("status"), record.get("last_online_at")
+    return record["status"], record.get("last_online_at")
 
 
-def _start_timeout(arguments: Mapping[str, Any]) -> float:
-    return float(arguments.get("startTimeout", rules.DATABASE["startTimeout"].default))
+def _start_timeout(arguments: State) -> float:
+    return float(arguments.get("startTimeout") or rules.DATABASE["startTimeout"].default or 0)
 
 
-def _value_of(variable: Mapping[str, Any], ours: Any) -> Any:
+def _value_of(variable: Variable, ours: str | None) -> str | None:
     """A variable's value, an empty one being stored as null; hidden unless the token has the ability read:sensitive: then ours."""
     return (variable["value"] or "") if "value" in variable else ours
 
 
-def _number(value: Any) -> Any:
+def _number(value: object) -> object:
     """A decimal, which comes as a string, as a number."""
     if isinstance(value, str):
         with suppress(ValueError):
@@ -662,20 +664,18 @@ def _number(value: Any) -> Any:
     return value
 
 
-def _known_backups(state: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+def _known_backups(state: State) -> list[tuple[str, State, str]]:
     """The uuid, the arguments and the S3 storage's number of the schedules that the deploy before made."""
     return list(zip(state.get("backupUuids", []), state.get("backups", []), state.get("backupStorages", []), strict=False))
 
 
-def _is_as_wanted(
-    backup: Mapping[str, Any], body: Mapping[str, Any], storage: str | None, known_storage: str | None, known_number: str
-) -> bool:
+def _is_as_wanted(backup: Schedule, body: State, storage: str | None, known_storage: str | None, known_number: str) -> bool:
     """Whether a schedule in Coolify is what the arguments say; its S3 storage by the number that it had for the same argument."""
     same_storage = storage == known_storage and _storage_number(backup) == known_number
     return same_storage and all(_number(backup.get(field)) == value for field, value in body.items())
 
 
-def _observe(record: Mapping[str, Any], given_conf: str) -> State:
+def _observe(record: Record, given_conf: str) -> State:
     """A record as arguments."""
     observed = {argument: record.get(str(rules.DATABASE[argument].api)) for argument in [*_GENERAL, "publicPortTimeout"]}
     conf = record.get("postgres_conf")
@@ -692,10 +692,10 @@ def _observe(record: Mapping[str, Any], given_conf: str) -> State:
     }
 
 
-def _changes(record: Mapping[str, Any], inputs: Mapping[str, Any], before: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+def _changes(record: Record, inputs: State, before: State) -> tuple[State, bool]:
     """The fields to PATCH, and whether they need a restart. Arguments that are not given, and were not, are left alone."""
     observed = _observe(record, inputs.get("postgresConf", ""))
-    changes: dict[str, Any] = {}
+    changes: State = {}
     restart = False
     for argument in _GENERAL:
         field = rules.DATABASE[argument]

@@ -1,13 +1,19 @@
 """The Coolify resources as the plugin provides them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from inspect import get_annotations
+from typing import ClassVar
 
+import pulumi
+
+from ..names import SECRETS, camel_case
 from ..provider import UNKNOWN, Call, Difference, Refusal, Resource, Values, has_unknown
 from . import rules
+from .args import CoolifyDatabaseArgs, CoolifyPasswordArgs
 from .client import Coolify
 from .database import Databases, Refused
+from .resource import CoolifyDatabase, CoolifyPassword
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,7 @@ class Settings:
     url: str | None = None
     token: str | None = None
 
-    def connect(self, inputs: Mapping[str, Any]) -> Coolify:
+    def connect(self, inputs: Values) -> Coolify:
         """The Coolify that a resource names, or the provider's configuration.
 
         :raises Refused: when neither does.
@@ -38,8 +44,10 @@ class CoolifyResource(Resource):
     :ivar cancelled: whether the user has.
     """
 
-    described: ClassVar[Mapping[str, tuple[str, str]]] = {}
-    """The outputs that are no inputs: type and description."""
+    secrets = SECRETS
+    seen: ClassVar[type[pulumi.CustomResource]]
+    """What programs see of it, which says what its outputs are."""
+    arguments: ClassVar[type]
 
     def __init__(self) -> None:
         self.settings = Settings()
@@ -49,26 +57,9 @@ class CoolifyResource(Resource):
 class Database(CoolifyResource):
     """CoolifyDatabase."""
 
-    described: ClassVar[Mapping[str, tuple[str, str]]] = {
-        "status": ("string", "The status that Coolify reported last, such as `running:healthy`."),
-        "internalUrl": ("string", "The database's URL by its name on the destination's network, which is its uuid."),
-        "externalUrl": ("string", "The URL at the public port, when there is one and the token may read it."),
-        "password": ("string", "The superuser's password in Coolify's record."),
-        "volumeName": ("string", "The volume that holds the data, on the server."),
-        "projectUuid": ("string", "The project's uuid."),
-        "environmentUuid": ("string", "The environment's uuid."),
-        "environmentId": ("integer", "The environment's number, by which Coolify's records name it."),
-        "serverUuid": ("string", "The server's uuid."),
-        "destinationUuid": ("string", "The destination's uuid."),
-        "backupUuids": ("array", "The uuids of the scheduled backups, in the order of `backups`."),
-        "backupStorages": ("array", "The numbers by which Coolify's records name the S3 storages of `backups`."),
-        "started": ("boolean", "Whether it was ever started."),
-        "starts": ("integer", "How often a deploy had Coolify start or restart it."),
-        "queued": ("number", "When a start was sent that no deploy has seen the end of, in seconds since 1970."),
-        "ready": ("boolean", "Whether it runs with these arguments."),
-    }
-    outputs = tuple(described)
-    secrets = frozenset({"token", "postgresPassword", "environmentVariables", "password", "internalUrl", "externalUrl"})
+    seen = CoolifyDatabase
+    arguments = CoolifyDatabaseArgs
+    outputs = tuple(map(camel_case, get_annotations(CoolifyDatabase)))
 
     def check(self, name: str, old: Values, inputs: Values) -> Values:
         inputs = {"name": name, **inputs}
@@ -121,7 +112,8 @@ class Database(CoolifyResource):
 class Password(CoolifyResource):
     """CoolifyPassword: Coolify's record follows a password that PostgreSQL already has."""
 
-    secrets = frozenset({"token", "password"})
+    seen = CoolifyPassword
+    arguments = CoolifyPasswordArgs
 
     def check(self, name: str, old: Values, inputs: Values) -> Values:
         known = _known(inputs)

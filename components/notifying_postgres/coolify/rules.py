@@ -7,14 +7,13 @@ import base64
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import camel_case
+from ..names import SECRETS, camel_case
 from .args import CoolifyBackupArgs, CoolifyDatabaseArgs, CoolifyPasswordArgs
 
 Problem = tuple[str, str]
-Rule = tuple[Callable[[Any], bool], str]
+Rule = tuple[Callable[[object], bool], str]
 """Whether a value is allowed, and what is."""
 
 # Of the API's fields that are no arguments, or what somebody may look for.
@@ -53,27 +52,33 @@ _COOLIFYS_VARIABLES = ("POSTGRES_USER", "PGUSER", "POSTGRES_PASSWORD", "POSTGRES
 _DATABASES = re.compile(r"[A-Za-z0-9_.-]+(?:,[A-Za-z0-9_.-]+)*")
 
 
-def _matches(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
+def _matches(pattern: re.Pattern[str]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def _between(low: int, high: int) -> Callable[[Any], bool]:
+def _between(low: int, high: int) -> Callable[[object], bool]:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str) and 1 <= len(value) <= 255 and not _OUTER_BLANK.search(value) and not _TAG.search(value)
 
 
-def _is_url(value: Any) -> bool:
+def _is_url(value: object) -> bool:
     try:
-        parts = urlsplit(value)
-    except (ValueError, AttributeError, TypeError):
+        parts = urlsplit(str(value))
+    except ValueError:  # such as a bracket that is not closed
         return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname) and not parts.query and parts.username is None
+    return (
+        isinstance(value, str)
+        and parts.scheme in ("http", "https")
+        and bool(parts.hostname)
+        and not parts.query
+        and parts.username is None
+    )
 
 
-def _is_tags(value: Any) -> bool:
+def _is_tags(value: object) -> bool:
     return isinstance(value, list) and all(_is_text(tag) and len(tag) >= 2 and tag == tag.lower() for tag in value)
 
 
@@ -105,7 +110,7 @@ class Field:
     """
 
     api: str | None = None
-    default: Any = None
+    default: str | int | bool | None = None
     rule: Rule | None = None
     restart: bool = False
 
@@ -147,7 +152,10 @@ DATABASE: dict[str, Field] = {
     "mountPath": Field(
         None,
         None,
-        (lambda value: _is_text(value) and value.startswith("/"), "give an absolute path that does not begin or end with blanks"),
+        (
+            lambda value: _is_text(value) and str(value).startswith("/"),
+            "give an absolute path that does not begin or end with blanks",
+        ),
     ),
     "deleteVolumes": Field(None, False),
     "startTimeout": Field(None, 300, (_between(1, 86400), "give a number of seconds")),
@@ -201,7 +209,7 @@ def data_mount(image: str) -> str | None:
     return None if major is None else "/var/lib/postgresql" if major >= 18 else "/var/lib/postgresql/data"
 
 
-def database_problems(inputs: Mapping[str, Any], unknown: set[str]) -> Iterator[Problem]:
+def database_problems(inputs: Mapping[str, object], unknown: set[str]) -> Iterator[Problem]:
     """What is wrong with the arguments of a database, as pairs of an argument and a sentence.
 
     :param inputs: those that are known.
@@ -230,7 +238,7 @@ def database_problems(inputs: Mapping[str, Any], unknown: set[str]) -> Iterator[
             yield f"backups[{index}].databases", "leave it out, or allDatabases"
 
 
-def _variable_problem(key: str, value: Any) -> str | None:
+def _variable_problem(key: str, value: object) -> str | None:
     """What is wrong with a variable of the container. Its value may be a secret and is not shown."""
     if not _VARIABLE.fullmatch(key):
         return "give a name of letters, digits and '_', the first no digit"
@@ -247,12 +255,12 @@ def _variable_problem(key: str, value: Any) -> str | None:
     return None
 
 
-def password_problems(inputs: Mapping[str, Any], unknown: set[str]) -> Iterator[Problem]:
+def password_problems(inputs: Mapping[str, object], unknown: set[str]) -> Iterator[Problem]:
     """The same for a CoolifyPassword."""
     yield from _problems(inputs, PASSWORD, required(CoolifyPasswordArgs) - unknown)
 
 
-def _problems(inputs: Mapping[str, Any], fields: Mapping[str, Field], needed: set[str]) -> Iterator[Problem]:
+def _problems(inputs: Mapping[str, object], fields: Mapping[str, Field], needed: set[str]) -> Iterator[Problem]:
     for key in sorted(needed - set(inputs)):
         yield key, "it is missing" if fields[key].rule is None else f"it is missing: {fields[key].rule[1]}"  # type: ignore[index]
     for key in sorted(set(inputs) - set(fields)):
@@ -260,7 +268,7 @@ def _problems(inputs: Mapping[str, Any], fields: Mapping[str, Field], needed: se
     for key, field in fields.items():
         if key in inputs and field.rule and not field.rule[0](inputs[key]):
             # A secret's value is not shown.
-            shown = "" if "assword" in key or key == "environmentVariables" else f"{inputs[key]!r} is not allowed: "
+            shown = "" if key in SECRETS else f"{inputs[key]!r} is not allowed: "
             yield key, f"{shown}{field.rule[1]}"
 
 

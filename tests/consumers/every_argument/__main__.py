@@ -5,7 +5,7 @@ from typing import Any
 
 import pulumi
 from notifying_postgres import NotifyingPostgres
-from notifying_postgres.errors import camel_case
+from notifying_postgres.names import camel_case
 from pulumi_command import local
 
 # What takes no Output, in either form.
