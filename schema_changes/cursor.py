@@ -118,16 +118,20 @@ class Position:
         """Whether the change `number` of the transaction `txid` was delivered from an answer of the log."""
         return any(place.passed(txid, number) for place in self.places)
 
-    def after(self, server: str, complete: bool) -> Position:
+    def after(self, server: str, complete: bool, asked: int | None = None) -> Position:
         """The position after an answer of the log that ended with this server's cursor.
 
-        complete: nothing was left for another answer; then every change that was told before is in it, or was never made.
+        complete: nothing was left for another answer; then what was told before the question is in it, or was never made.
+        asked: how many changes had been told by then; None for all.
         """
         new = Position(server)
-        if complete or new.snapshot is None:
+        if new.snapshot is None:
             return new
-        direct = {key: digest for key, digest in self.direct.items() if not new.snapshot.shows(key[0])}
-        return Position(server, direct, tuple(place for place in self.places if not new.snapshot.covers(place.snapshot)))
+        told, places = list(self.direct.items()), self.places
+        if complete:
+            told, places = told[len(told) if asked is None else asked :], ()
+        direct = {key: digest for key, digest in told if not new.snapshot.shows(key[0])}
+        return Position(server, direct, tuple(place for place in places if not new.snapshot.covers(place.snapshot)))
 
     def __str__(self) -> str:
         return "@".join([self._text, *map(str, self.places)])

@@ -49,8 +49,9 @@ _Event = TypeVar("_Event")
 _FIRST_ROWS, _MOST_ROWS = 500, 4000
 # Seconds that an answer may well take; a longer one asks for less the next time.
 _ANSWER = 1.0
-# Changes delivered from notices before the log is read again; bounds the length of the cursor.
-_DIRECT = 100
+# Changes delivered from notices before the log is read again, which bounds the length of the cursor: in the next moment of silence,
+# of so many seconds, as the server sends a session no notice while it answers it; and whether there is one or not.
+_DIRECT, _SILENCE, _MOST_DIRECT = 100, 0.2, 400
 # Changes that wait for the consumer when there is no log to read them from later, and the most in a batch (but for a transaction).
 _WAITING = 10_000
 # Seconds after which it is told how many more notices were forged or malformed, as any user can send thousands.
@@ -276,7 +277,9 @@ class _Feed:
         self._database = ""
         # the log has, or may have, changes that were not delivered
         self._stale = self._catch_up
-        self._reading = False
+        # the log is to be read for a new snapshot alone, as nothing is known to lack
+        self._due = False
+        self._reading = self._refreshing = False
         self._rows = _FIRST_ROWS
         # complete answers of the log, by the number of the one that is or comes next
         self._answer, self._answered = 1, 0
@@ -368,7 +371,7 @@ class _Feed:
 
     def _ask_for_more(self) -> None:
         self.filled.clear()
-        if self._stale or self._overflowed:
+        if self._stale or self._due or self._overflowed:
             self.wake.set()
 
     async def _save(self) -> None:
@@ -403,7 +406,8 @@ class _Feed:
                     raise
                 if self._reading:
                     # perhaps the answer was too long for the line
-                    self._reading, self._rows = False, max(1, self._rows // 8)
+                    self._reading = self._refreshing = False
+                    self._rows = max(1, self._rows // 8)
                     self.filled.set()
                 attempts = 1 if time.monotonic() - started > longest else attempts + 1
                 delay = _delay(attempts, first, longest)
@@ -446,17 +450,23 @@ class _Feed:
         if self._overflowed and not self.ready:
             self._overflowed = False
             self._deliver(Reset(f"more than {_WAITING} unlogged changes came while the consumer was busy", self._cursor()))
-        if self._stale and not self.ready:
+        if (self._stale or self._due) and not self.ready:
             if self._futile:
                 await asyncio.sleep(_PAUSE / 2 ** (_FUTILE - self._futile))
             await self._read_log(session)
             return
         self.wake.clear()
-        self._timer = asyncio.get_running_loop().call_at(session.last_heard + self._heartbeat, self._beat, session)
+        self._timer = asyncio.get_running_loop().call_at(session.last_heard + self._patience, self._beat, session)
         try:
             await self.wake.wait()
         finally:
             self._timer.cancel()
+
+    @property
+    def _patience(self) -> float:
+        """Seconds of silence after which the log is asked for news."""
+        many = self.position is not None and len(self.position.direct) >= _DIRECT
+        return min(_SILENCE, self._heartbeat) if many else self._heartbeat
 
     def _beat(self, session: AsyncSession) -> None:
         """Ask the log for news after a time of silence: a sign of life as good as any, and finds what was logged and not announced.
@@ -464,7 +474,7 @@ class _Feed:
         What is usual, that there is none, wakes nobody.
         """
         position = self.position
-        due = session.last_heard + self._heartbeat
+        due = session.last_heard + self._patience
         loop = asyncio.get_running_loop()
         if loop.time() < due:
             self._timer = loop.call_at(due, self._beat, session)
@@ -478,7 +488,7 @@ class _Feed:
                 session.pulse(CHANGES_SINCE, [position.server, "1"], self._answered_beat)
                 self._timer = loop.call_later(self._heartbeat, self._beat, session)
             elif self._catch_up and not self.ready:
-                self._stale = True
+                self._due = True
                 self.wake.set()
             else:
                 session.pulse("SELECT 1, 1", [], lambda *_: None)
@@ -522,10 +532,11 @@ class _Feed:
             or position.snapshot is None
             or position.places
             or self._stale
-            or self._reading
+            or (self._reading and not self._refreshing)
             or self._verify
             or change.truncated
             or len(self.ready) >= _DIRECT
+            or len(position.direct) >= _MOST_DIRECT + _DIRECT
             # The server tells each change once: this notice or the one before it is forged.  The log knows.
             or (change.txid, change.id) in position.direct
         ):
@@ -535,31 +546,37 @@ class _Feed:
         else:
             position.add(change.txid, change.id, digest(change))
             self._deliver(replace(change, cursor=str(position)), change.txid)
-            self._stale = len(position.direct) >= _DIRECT
+            self._due = not self._reading and len(position.direct) >= _MOST_DIRECT
+            if len(position.direct) == _DIRECT:
+                self.wake.set()  # for a shorter patience
 
     async def _read_log(self, session: AsyncSession) -> None:
         """Deliver what came after the position, some rows of it; a new position."""
         await session.idle()
         former = self.position
-        self._stale, self._reading = False, True
+        asked = 0 if former is None else len(former.direct)
+        # what notices tell meanwhile goes to the consumer even so, unless it were before what the answer brings
+        self._reading, self._refreshing = True, not self._stale and former is not None and not former.places
+        self._stale = self._due = False
         answer, limit = self._answer, self._rows
         self._answer += 1
         started = time.monotonic()
         rows = await session.rows(CHANGES_SINCE, [None if former is None else former.server, str(limit)])
         took = time.monotonic() - started
+        self._refreshing = False
         *changes, (kind, cursor, *_, reason, _) = rows
         complete = len(changes) < limit
         self._rows = min(2 * limit, _MOST_ROWS) if took < _ANSWER / 2 else max(1, int(limit * min(1, _ANSWER / took)))
         new = Position((cursor or b"").decode())
         if former is not None:
-            new = former.after(new.server, complete or kind == b"reset")
-            await self._deliver_rows([row[2:] for row in changes], former, new, complete)
+            new = former.after(new.server, complete or kind == b"reset", asked)
+            await self._deliver_rows([row[2:] for row in changes], former, new, complete and kind != b"reset")
             self._futile = self._futile // 2 if changes else min(self._futile + 1, _FUTILE)
             if kind == b"reset":
                 text = (reason or b"").decode(errors="replace")
                 _log.warning("Reset: %s.", text)
                 self._deliver(Reset(text, new.server))
-        self.position, self._reading = new, False
+        self.position, self._reading, self._due = new, False, len(new.direct) >= _MOST_DIRECT
         if complete:
             self._answered = answer
         else:
@@ -568,7 +585,7 @@ class _Feed:
 
     async def _deliver_rows(self, rows: list[tuple[bytes | None, ...]], former: Position, new: Position, complete: bool) -> None:
         """Deliver the rows of an answer that were not delivered before, in the order of their commands."""
-        told_before = dict(former.direct)
+        told_before = {key: said for key, said in former.direct.items() if key not in new.direct}
         waiting: _Waiting | None = None
         for count, (number, txid, row) in enumerate(sorted((int(row[0] or 0), int(row[1] or 0), row) for row in rows), 1):
             if count % 100 == 0:
