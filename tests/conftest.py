@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.docker import remove_leftovers
-from tests.support.needs import need
+from tests.support.needs import need, use_official_plugins
 
 pytest_plugins = ("tests.support.database", "tests.support.sshd", "tests.support.stack")
 
@@ -27,6 +27,7 @@ signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
+    use_official_plugins()
     if not hasattr(session.config, "workerinput"):  # in the first process, before there are workers
         remove_leftovers()
 

@@ -5,12 +5,17 @@ A fixture or a test that needs one asks for it, `need("docker")` or `program("pg
     pytestmark = pytest.mark.needs("docker", "pulumi")
 
 What is lacking skips the test, one line of pytest's summary for each reason; under `make test` it is an error.
+
+    OFFICIAL_PLUGINS=FOLDER pytest tests/e2e tests/consumers
+
+has the plugins of that folder in place of what PATH has.
 """
 
 import functools
 import os
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +50,17 @@ def program(name: str) -> str:
     """The path of a program; without it the test that asks is skipped."""
     need(name)
     return _path(name) or name
+
+
+def use_official_plugins() -> None:
+    """Has Pulumi find the plugins of the folder that OFFICIAL_PLUGINS names, if it does, before all others.
+
+    :raises pytest.UsageError: when one is not there.
+    """
+    if not os.environ.get("OFFICIAL_PLUGINS"):
+        return
+    folder = Path(os.environ["OFFICIAL_PLUGINS"]).resolve()
+    for name in ("pulumi-resource-command", "pulumi-resource-docker"):
+        if not os.access(folder / name, os.X_OK):
+            raise pytest.UsageError(f"OFFICIAL_PLUGINS: there is no program {name} in {folder}")
+    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
