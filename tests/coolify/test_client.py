@@ -1,10 +1,14 @@
 """The client: what is asked again, what is not, and what its complaints say."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import httpx
 import pytest
 from notifying_postgres.coolify.client import Coolify, CoolifyError
+from notifying_postgres.coolify.database import Refused
+from notifying_postgres.coolify.provided import Settings
 
 TOKEN = "7|very-secret"
 
@@ -51,6 +55,26 @@ def test_waits_as_long_as_it_is_told_and_asks_again() -> None:
     assert coolify.get("/x") == {"a": 1}
     assert pauses == [7.0, 2.0]
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize(
+    ("said", "waits"),
+    [("0", 1.0), ("", 1.0), ("soon", 1.0), ("-5", 1.0), ("1.5", 1.0), (format_datetime(datetime(2020, 1, 1, tzinfo=UTC)), 1.0)],
+)
+def test_waits_a_second_at_least_whatever_it_is_told(said: str, waits: float) -> None:
+    answer, _ = script(httpx.Response(429, headers={"Retry-After": said}), httpx.Response(200, json={}))
+    coolify, pauses = client(answer)
+    coolify.get("/x")
+    assert pauses == [waits]
+
+
+def test_waits_until_the_time_that_it_is_told() -> None:
+    """A proxy in front of Coolify may give a date."""
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    answer, _ = script(httpx.Response(429, headers={"Retry-After": later}), httpx.Response(200, json={}))
+    coolify, pauses = client(answer)
+    coolify.get("/x")
+    assert 20 < pauses[0] <= 30
 
 
 def test_never_waits_longer_than_a_minute() -> None:
@@ -143,3 +167,21 @@ def test_an_unreachable_coolify_is_named() -> None:
     with pytest.raises(CoolifyError, match=r"https://coolify\.test does not answer .*Connection refused"):
         coolify.get("/projects")
     assert len(seen) == 5
+
+
+@pytest.mark.parametrize("token", ["7|very-secret\nX: y", "7|very\u00a0secret", "7|very secret", "\u200b7|very-secret", "", " \n"])
+def test_a_token_that_cannot_be_one_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(Refused, match="coolifyToken") as refused:
+        Settings("http://127.0.0.1:9", token).connect({})
+    assert "secret" not in str(refused.value).replace("--secret", "")
+
+
+@pytest.mark.parametrize("url", ["coolify.example.com", "ftp://coolify.example.com", "http://[", ""])
+def test_a_url_that_cannot_be_one_is_refused(url: str) -> None:
+    with pytest.raises(Refused, match="coolifyUrl"):
+        Settings(url, TOKEN).connect({})
+
+
+def test_what_a_file_has_around_a_token_is_no_part_of_it() -> None:
+    with Settings(" http://127.0.0.1:9/\n", f"{TOKEN}\r\n").connect({}) as coolify:
+        assert coolify.url == "http://127.0.0.1:9"

@@ -81,6 +81,83 @@ def test_what_coolify_would_not_honour_is_refused(key: str, value: Any, sentence
     assert "with space" not in str(found)
 
 
+LONG = "ä" * 255  # characters, of which each is two bytes
+LIMITS: dict[str, tuple[list[Any], list[Any]]] = {
+    "name": (
+        ["x", LONG, "a < b", "a <\tb", "0", "R&D &lt;b&gt;", "it's \"x\""],
+        ["", LONG + "ä", "a<b", "<!-- x -->", "x <", "a <\xa0b"],
+    ),
+    "description": (
+        [LONG, "two\nlines"],
+        ["", " x", "x\n", "\u200bx", "x\ufeff", "x\u3000", "x\0y", f"<{LONG}"],
+    ),
+    "postgresUser": (["_", "A" * 63], ["", "A" * 64, "1a", "a b", "a\n", "ä"]),
+    "postgresPassword": (["x", "x" * 128, "!@#%^*()_+-=[]{}:,.?/~"], ["", "x" * 129, "a b", "a$", "a&b", "a'b", "ä", "a\n"]),
+    "postgresConf": (["shared_buffers = 1GB", " x"], ["", " \n"]),
+    "publicPort": ([1024, 65535], [1023, 65536, True]),
+    "publicPortTimeout": ([1, 2**31 - 1], [0, 2**31]),
+    "limitsMemory": (["0", "1", "512m", "2G", "10b"], ["", "00", "01m", "-1", "1.5g", "5t", "512 m", "512mb"]),
+    "limitsMemorySwappiness": ([0, 100], [-1, 101]),
+    "limitsCpus": (["0", "1.5", "16"], ["", ".5", "1.", "-1", "1,5"]),
+    "limitsCpuset": (["0", "0-2", "0,3", "0-1,4"], ["", "0-", ",1", "a", "0 1"]),
+    "limitsCpuShares": ([2, 262144], [1, 262145]),
+    "healthCheckEnabled": ([True, False], ["true", 1, 0]),
+    "healthCheckInterval": ([1], [0]),
+    "healthCheckTimeout": ([1], [0]),
+    "healthCheckRetries": ([1], [0]),
+    "healthCheckStartPeriod": ([0, 2**31 - 1], [-1, 2**31]),
+    "tags": ([[], ["aa"], ["a b", "ß-1"]], [["a"], ["Aa"], ["aa", "a"], ["<b>x"], [" aa"], [5], "aa"]),
+    "environmentVariables": (
+        [{"A": ""}, {"_a1": "ü #;&|<>`(){}!*?~=%^@:,"}, {"A" * 255: "x"}, {"A": "{x}", "B": "y" * 5000}],
+        [
+            *({"A": value} for value in ("a\nb", "a'b", 'a"b', "a\\b", "$A", "{{a}}", " a", "a ", "a\t", "a\x7fb", 5, None)),
+            *({"A": value} for value in ("x POSTGRES_USER y", "PGUSER", "POSTGRES_DB", "POSTGRES_PASSWORD")),
+            *({key: "x"} for key in ("A" * 256, "1A", "A-B", "Ä", "", "PGDATA", "POSTGRES_USER", "MY_PGUSER")),
+        ],
+    ),
+    "mountPath": (["/data"], ["data", "/data ", "/<x>", ""]),
+    "startTimeout": ([1, 86400], [0, 86401]),
+    "url": (
+        ["http://10.0.0.1:8000", "https://c.example.com/"],
+        ["c.example.com", "ftp://c", "https://", "https://a:b@c", "https://c?x=1", "http://["],
+    ),
+    "token": (["7|abc"], ["", "7|a b", "7|abc\n", "ä"]),
+    "docker": (["docker"], ["", " "]),
+}  # fmt: skip
+BACKUPS: dict[str, tuple[list[Any], list[Any]]] = {
+    "frequency": (["daily", "@hourly", "every_minute", "0 3 * * *"], ["", "often", "@often", "0 3 * *", "0 3 * * * *", "daily "]),
+    "databases": (["a", "a,b", "a-b.c_1"], ["", "a, b", "a;b", ",a", "a,", "a b"]),
+    "keepAmount": ([0, 2**31 - 1], [-1, 2**31, 0.5]),
+    "keepGigabytes": ([0, 0.5, 10], [-1, -0.1, True]),
+    "timeout": ([60, 36000], [59, 36001]),
+}
+
+
+@pytest.mark.parametrize("key", LIMITS)
+def test_the_last_value_that_is_allowed_and_the_first_that_is_not(key: str) -> None:
+    allowed, refused = LIMITS[key]
+    for value in allowed:
+        assert problems(**{key: value}) == {}, value
+    for value in refused:
+        assert [found.partition(".")[0] for found in problems(**{key: value})] == [key], value
+
+
+@pytest.mark.parametrize("key", BACKUPS)
+def test_the_last_value_of_a_backup_that_is_allowed_and_the_first_that_is_not(key: str) -> None:
+    allowed, refused = BACKUPS[key]
+    for value in allowed:
+        assert problems(backups=[{"frequency": "daily", key: value}]) == {}, value
+    for value in refused:
+        assert set(problems(backups=[{"frequency": "daily"}, {"frequency": "daily", key: value}])) == {f"backups[1].{key}"}, value
+
+
+def test_what_takes_effect_without_a_restart() -> None:
+    """All else is in the compose file, which Coolify writes at a start. The password is PostgreSQL's to change."""
+    at_once = {argument for argument, field in rules.DATABASE.items() if field.api and not field.restart}
+    passwords = {"postgresUser", "postgresPassword", "postgresDb"}
+    assert at_once == {"name", "description", "publicPort", "publicPortTimeout", *passwords}
+
+
 @pytest.mark.parametrize(
     ("backup", "key", "sentence"),
     [

@@ -61,3 +61,11 @@ def test_a_change_is_shown_and_an_ignored_one_is_not(plugin: Plugin) -> None:
     answer = plugin.Diff(request, None)  # type: ignore[arg-type]
     assert list(answer.diffs) == ["image"]
     assert list(answer.replaces) == []
+
+
+def test_a_coolify_that_is_not_known_yet_is_not_asked_in_a_preview(plugin: Plugin) -> None:
+    """The provider's token may be another resource's output."""
+    configured = {"coolifyUrl": "http://127.0.0.1:9", "coolifyToken": provider.UNKNOWN}
+    plugin.Configure(provider_pb2.ConfigureRequest(args=struct(configured)), None)  # type: ignore[arg-type]
+    request = provider_pb2.CreateRequest(urn=URN, properties=struct(INPUTS), preview=True)
+    assert plain(plugin.Create(request, None).properties)["image"] == "x:16"  # type: ignore[arg-type]

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from notifying_postgres import NotifyingPostgres
 from notifying_postgres.coolify import rules
+from notifying_postgres.coolify.provided import Database
 from notifying_postgres.names import camel_case
 from notifying_postgres.plugin import PACKAGE, VERSION, schema
+from notifying_postgres.provider import Refusal
 from pulumi.provider.experimental.component import ComponentProvider
 
 from tests.support import REPOSITORY
@@ -134,3 +136,37 @@ def test_the_version_is_in_one_place() -> None:
     assert 'path = "components/notifying_postgres/plugin.py"' in (REPOSITORY / "pyproject.toml").read_text()
     assert importlib.metadata.version(PACKAGE) == VERSION
     assert f"## {VERSION}\n" in (REPOSITORY / "CHANGELOG.md").read_text()
+
+
+VALUES: dict[str, list[Any]] = {
+    "string": ["", "x"],
+    "boolean": [True, False],
+    "integer": [7, 10**12, -1],
+    "number": [0.5, -1.5, 1e300],
+    "array": [[], [5], ["a", "a"]],
+    "object": [{}, {"a": 1}, {"": None}],
+    "null": [None],
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_value_of_another_type_is_refused_before_coolify_sees_it(package: Any, kind: str) -> None:
+    place = {"image": "x:16", "project": "p", "environment": "e", "server": "s"}
+
+    def refused(key: str, value: Any) -> bool:
+        try:
+            if key.startswith("backups."):
+                Database().check("orders", {}, {**place, "backups": [{"frequency": "daily", key.removeprefix("backups."): value}]})
+            else:
+                Database().check("orders", {}, {**place, key: value})
+        except Refusal as refusal:
+            assert all(problem.startswith((key, key.replace("backups.", "backups[0]."))) for problem, _ in refusal.problems)
+            return True
+        return False
+
+    resource = package["resources"][f"{PACKAGE}:index:CoolifyDatabase"]["inputProperties"]
+    backup = package["types"][f"{PACKAGE}:index:CoolifyBackupArgs"]["properties"]
+    for key, described in {**resource, **{f"backups.{key}": one for key, one in backup.items()}}.items():
+        if kind != described["type"] and (kind, described["type"]) != ("integer", "number"):
+            for value in VALUES[kind]:
+                assert refused(key, value), (key, value)

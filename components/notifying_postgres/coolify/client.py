@@ -8,7 +8,8 @@ The client knows how to ask, to ask again and to complain; what the answers mean
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 
@@ -161,7 +162,12 @@ def absent_is_fine() -> Iterator[None]:
 
 def _pause(attempt: int, retry_after: str | None) -> float:
     """Seconds to wait: 1, 2, 4, 8, or longer where the answer says so. At the edge of a minute it says 0."""
-    asked = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 0.0
+    asked = 0.0
+    if retry_after and retry_after.isdecimal():
+        asked = float(retry_after)
+    elif retry_after:
+        with suppress(ValueError, TypeError):  # from whoever answers in Coolify's place
+            asked = parsedate_to_datetime(retry_after).timestamp() - time.time()
     return min(max(asked, 2.0 ** (attempt - 1)), LONGEST_PAUSE)
 
 

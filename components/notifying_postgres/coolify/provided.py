@@ -26,15 +26,19 @@ class Settings:
     def connect(self, inputs: Values) -> Coolify:
         """The Coolify that a resource names, or the provider's configuration.
 
-        :raises Refused: when neither does.
+        :raises Refused: when neither does, or it cannot be one.
         """
-        url = inputs.get("url") or self.url
-        token = inputs.get("token") or self.token
-        for what, value, key in (("URL", url, "coolifyUrl"), ("API token", token, "coolifyToken")):
-            if not value:
-                secret = "--secret " if key == "coolifyToken" else ""
-                raise Refused(f"Coolify's {what} is missing: run 'pulumi config set {secret}notifying-postgres:{key}'.")
-        return Coolify(str(url), str(token))
+        known = {}
+        for key, what, configured, words in (
+            ("url", "URL", self.url, "notifying-postgres:coolifyUrl"),
+            ("token", "API token", self.token, "--secret notifying-postgres:coolifyToken"),
+        ):
+            known[key] = str(inputs.get(key) or configured or "").strip()
+            rule = rules.DATABASE[key].rule
+            if rule and not rule[0](known[key]):
+                wrong = f"cannot be one: {rule[1]}" if known[key] else "is missing"
+                raise Refused(f"Coolify's {what} {wrong}. Run 'pulumi config set {words}'.")
+        return Coolify(known["url"], known["token"])
 
 
 class CoolifyResource(Resource):
@@ -79,7 +83,7 @@ class Database(CoolifyResource):
 
     def preview(self, call: Call, identity: str | None, state: Values, inputs: Values) -> Values:
         known = _known(inputs)
-        if {"project", "environment", "server"} <= set(known):
+        if {"project", "environment", "server"} <= set(known) and UNKNOWN not in (self.settings.url, self.settings.token):
             with self.settings.connect(known) as coolify:
                 databases = Databases(coolify, call.log)
                 if identity is None:

@@ -31,7 +31,7 @@ REFUSED = {
 # What the framework takes off at either end of every string, beside white space.
 _BLANK = "\\s\\u00ad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180e\\u200b-\\u200f\\u2060-\\u206f\\u2800\\u3164\\ufeff\\uffa0"
 _OUTER_BLANK = re.compile(rf"^[{_BLANK}]|[{_BLANK}]\Z")
-_TAG = re.compile(r"<(?!\s)|\0")  # what PHP's strip_tags would change
+_TAG = re.compile(r"<(?![ \t-\r])|\0")  # what PHP's strip_tags would change
 _COMPONENT = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
     rf"(?:(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:[0-9]+/))(?::[0-9]+)?/)?{_COMPONENT}(?:/{_COMPONENT})*"
@@ -96,6 +96,12 @@ _TEXT_RULE: Rule = (
 )
 _IDENTIFIER_RULE: Rule = (_matches(_IDENTIFIER), "give letters, digits and '_', at most 63, the first no digit")
 _PASSWORD_RULE: Rule = (_matches(_PASSWORD), "Coolify takes 1 to 128 letters, digits and !@#%^*()_+-=[]{}:,.?/~")
+_BOOLEAN_RULE: Rule = (lambda value: isinstance(value, bool), "give true or false, without quotes")
+_NAME_RULE: Rule = (lambda value: isinstance(value, str) and bool(value), "give a uuid or a name")
+_TOKEN_RULE: Rule = (
+    lambda value: isinstance(value, str) and re.fullmatch(r"[!-~]+", value) is not None,
+    "give an API token, such as Coolify shows once under Keys & Tokens",
+)
 _URL_RULE: Rule = (_is_url, "give Coolify's URL, such as https://coolify.example.com")
 
 
@@ -139,7 +145,7 @@ DATABASE: dict[str, Field] = {
     "limitsCpus": Field("limits_cpus", "0", (_matches(_CPUS), "give a number as a string, such as '1.5', or '0' for all"), True),
     "limitsCpuset": Field("limits_cpuset", None, (_matches(_CPUSET), "give processors, such as 0-2 or 0,3"), True),
     "limitsCpuShares": Field("limits_cpu_shares", 1024, (_between(2, 262144), "give a number from 2 to 262144"), True),
-    "healthCheckEnabled": Field("health_check_enabled", True, None, True),
+    "healthCheckEnabled": Field("health_check_enabled", True, _BOOLEAN_RULE, True),
     "healthCheckInterval": Field("health_check_interval", 15, _SECONDS_RULE, True),
     "healthCheckTimeout": Field("health_check_timeout", 5, _SECONDS_RULE, True),
     "healthCheckRetries": Field("health_check_retries", 5, (_between(1, _BIG), "give a number from 1"), True),
@@ -148,7 +154,7 @@ DATABASE: dict[str, Field] = {
     "environmentVariables": Field(
         None, None, (lambda value: isinstance(value, dict) and len(value) > 0, "give names and values, or leave it out"), True
     ),
-    "backups": Field(),
+    "backups": Field(None, None, (lambda value: isinstance(value, list), "give a list, each entry with a frequency")),
     "mountPath": Field(
         None,
         None,
@@ -157,24 +163,24 @@ DATABASE: dict[str, Field] = {
             "give an absolute path that does not begin or end with blanks",
         ),
     ),
-    "deleteVolumes": Field(None, False),
+    "deleteVolumes": Field(None, False, _BOOLEAN_RULE),
     "startTimeout": Field(None, 300, (_between(1, 86400), "give a number of seconds")),
-    "project": Field(),
-    "environment": Field(),
-    "server": Field(),
-    "destination": Field(),
+    "project": Field(None, None, _NAME_RULE),
+    "environment": Field(None, None, _NAME_RULE),
+    "server": Field(None, None, _NAME_RULE),
+    "destination": Field(None, None, _NAME_RULE),
     "docker": Field(
         None, None, (lambda value: isinstance(value, str) and bool(value.strip()), "give a command line, or leave it out")
     ),
     "url": Field(None, None, _URL_RULE),
-    "token": Field(),
+    "token": Field(None, None, _TOKEN_RULE),
 }
 BACKUP: dict[str, Field] = {
     "frequency": Field("frequency", None, (_matches(_CRON), "give a cron expression, or hourly, daily, weekly, monthly, yearly")),
-    "enabled": Field("enabled", True),
-    "allDatabases": Field("dump_all", False),
+    "enabled": Field("enabled", True, _BOOLEAN_RULE),
+    "allDatabases": Field("dump_all", False, _BOOLEAN_RULE),
     "databases": Field("databases_to_backup", None, (_matches(_DATABASES), "give names of databases, separated by commas")),
-    "s3Storage": Field(),  # a record tells of it by a number
+    "s3Storage": Field(None, None, _NAME_RULE),  # a record tells of it by a number
     "keepAmount": Field("database_backup_retention_amount_locally", None, _KEEP_RULE),
     "keepDays": Field("database_backup_retention_days_locally", None, _KEEP_RULE),
     "keepGigabytes": Field("database_backup_retention_max_storage_locally", None, _KEEP_SIZE_RULE),
@@ -184,10 +190,10 @@ BACKUP: dict[str, Field] = {
     "timeout": Field("timeout", None, (_between(60, 36000), "give 60 to 36000 seconds")),
 }
 PASSWORD: dict[str, Field] = {
-    "database": Field(),
+    "database": Field(None, None, _NAME_RULE),
     "password": Field("postgres_password", None, _PASSWORD_RULE),
     "url": Field(None, None, _URL_RULE),
-    "token": Field(),
+    "token": Field(None, None, _TOKEN_RULE),
 }
 
 
