@@ -1,5 +1,7 @@
 """One database on a host, in a container of its own: the volume that keeps its data, and the container."""
 
+from typing import Any
+
 import pulumi
 import pulumi_docker as docker
 
@@ -11,6 +13,13 @@ from .server import Instance, Provisioned, Server
 DATA_DIRECTORY = "/var/lib/postgresql/data"
 SOCKET_DIRECTORY = "/var/run/postgresql"
 PASSWORD_FILE = "/run/secrets/postgres_password"  # noqa: S105 (a path)
+# What root in the container may: what docker-entrypoint.sh needs to hand the data to the user postgres and to become it, and
+# schema-notifications-converge to have the server read its files again. As Docker spells it, or the provider would see a change.
+CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"]
+CONFINED: dict[str, Any] = {
+    "capabilities": docker.ContainerCapabilitiesArgs(adds=CAPABILITIES, drops=["ALL"]),
+    "security_opts": ["no-new-privileges:true"],
+}
 
 
 def provision_container(
@@ -108,6 +117,7 @@ def provision_container(
         memory_swap=None if database.memory is None else database.memory.apply(lambda mebibytes: 2 * mebibytes),
         shm_size=database.shm_size,
         restart="unless-stopped",
+        **CONFINED,
         # PostgreSQL ends its sessions and writes a checkpoint; the default of the provider is to kill it.
         destroy_grace_seconds=60,
         log_opts={"max-size": "10m", "max-file": "3"},
@@ -185,6 +195,7 @@ def _provision_backups(
         network_mode="none",
         init=True,  # or the schedule would not end when it is told to
         restart="unless-stopped",
+        **CONFINED,
         log_opts={"max-size": "10m", "max-file": "3"},
         labels=[
             docker.ContainerLabelArgs(label="coolify.managed", value="false"),

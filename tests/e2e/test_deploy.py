@@ -43,6 +43,8 @@ def test_first_deploy_proves_itself_and_a_second_one_changes_nothing(hosted: Sta
     for place in (said, json.dumps(hosted.container()), hosted.state()):
         assert password not in place
     assert hosted.container()["HostConfig"]["PortBindings"] in ({}, None)
+    assert hosted.container()["HostConfig"]["CapDrop"] == ["ALL"]
+    assert hosted.container()["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"]
 
     hosted.up_changes_nothing()
     hosted.refresh()

@@ -6,11 +6,15 @@ import re
 import subprocess
 from pathlib import Path
 
+from notifying_postgres.container import CAPABILITIES
+
 from tests.support import REPOSITORY
 from tests.support.docker import BASE_IMAGE, docker
 
 CONTEXT = REPOSITORY / "image"
 VERSION = re.search(r"default_version = '(.+)'", (CONTEXT / "schema_notifications.control").read_text())[1]  # type: ignore[index]
+# As a deploy confines its containers.
+CONFINED = ("--security-opt", "no-new-privileges:true", "--cap-drop", "ALL", *(f"--cap-add={name}" for name in CAPABILITIES))
 BASE_IMAGE_18 = BASE_IMAGE.replace("16", "18")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.image.containers import VERSION, Server, make_old, make_unreleased
+from tests.image.containers import CONFINED, VERSION, Server, make_old, make_unreleased
 from tests.support.docker import BASE_IMAGE, docker
 
 pytestmark = pytest.mark.needs("docker")
@@ -30,6 +30,14 @@ def test_the_password_is_set(start: Callable[..., Server], image16: str, passwor
     assert "password authentication failed" in login(server, "first")
     server.converge("second")
     assert login(server, "second").strip() == "1"
+
+
+def test_a_password_that_nobody_knows_is_set_in_a_confined_container(start: Callable[..., Server], image16: str) -> None:
+    """Where the socket asks for one too: for that it changes files of the server, and has it read them."""
+    server = start(image16, *CONFINED, "--env", "POSTGRES_INITDB_ARGS=--auth-local=scram-sha-256")
+    for password in ("second", "third"):
+        server.converge(password)
+        assert login(server, password).strip() == "1"
 
 
 def test_no_password_leaves_it_alone(start: Callable[..., Server], image16: str) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.containers import VERSION, Server
+from tests.image.containers import CONFINED, VERSION, Server
 from tests.image.test_lock import data_mount
 from tests.support.docker import BASE_IMAGE, docker
 
 pytestmark = pytest.mark.needs("docker")
 
 MADE_ANEW = "was cut off before it was complete: it is made anew"
-CLUSTER = ("--env", "POSTGRES_DB=app", "--env", "POSTGRES_USER=boss")
+CLUSTER = (*CONFINED, "--env", "POSTGRES_DB=app", "--env", "POSTGRES_USER=boss")
 
 
 def wait_for(server: Server, line: str) -> None:

@@ -49,6 +49,14 @@ def test_a_remote_host_gets_the_scripts_and_runs_them(deploy: Callable[..., Depl
         )
 
 
+def test_every_way_to_the_host_is_given_up_after_a_minute_of_silence(deploy: Callable[..., Deployment], workstation: Path) -> None:
+    """Whichever direction of the network was lost: the build, which may take half an hour, would wait for ever."""
+    made = deploy(program(databases={"app": {}}, **SSH))
+    (file,) = (workstation / ".notifying-postgres").glob("ssh-*.conf")
+    assert "ServerAliveInterval 15\nServerAliveCountMax 3\n" in file.read_text()
+    assert {"ServerAliveInterval=15", "ServerAliveCountMax=3"} < set(json.loads(made.resources["pg-docker"].inputs["sshOpts"]))
+
+
 def test_every_way_to_the_host_pins_the_same_key(deploy: Callable[..., Deployment], workstation: Path) -> None:
     made = deploy(program(databases={"app": {}}, **SSH))
 

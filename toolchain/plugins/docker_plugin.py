@@ -264,6 +264,8 @@ class Container(DockerResource):
         **dict.fromkeys(
             ("start", "mustRun", "wait", "waitTimeout", "removeVolumes", "destroyGraceSeconds", "stopSignal", "stopTimeout")
         ),
+        "securityOpts": None,
+        "capabilities": dict.fromkeys(("adds", "drops")),
         "labels": dict.fromkeys(("label", "value")),
         "ports": dict.fromkeys(("internal", "external", "ip", "protocol")),
         "volumes": dict.fromkeys(("volumeName", "hostPath", "containerPath", "readOnly")),
@@ -525,6 +527,9 @@ def create_body(inputs: Values) -> Values:
             "NetworkMode": inputs.get("networkMode", "bridge"),
             "Init": inputs.get("init", False),
             "ReadonlyRootfs": inputs.get("readOnly", False),
+            "CapAdd": (inputs.get("capabilities") or {}).get("adds"),
+            "CapDrop": (inputs.get("capabilities") or {}).get("drops"),
+            "SecurityOpt": inputs.get("securityOpts"),
         },
     }
 
