@@ -3,12 +3,15 @@
 import asyncio
 import os
 import signal
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any, NoReturn, cast
 
 import pulumi
 from notifying_postgres import NotifyingPostgres, NotifyingPostgresArgs
 from notifying_postgres.args import DEFAULT_BASE_IMAGE
 from notifying_postgres.names import camel_case, renamed, snake_case
+from pulumi.runtime.proto.engine_pb2 import ERROR, LogRequest
+from pulumi.runtime.settings import get_engine
 
 # All but the registry's image, which toolchain/setup chooses.
 SETTINGS = [camel_case(name) for name in NotifyingPostgresArgs.__annotations__ if name != "registry_image"]
@@ -44,15 +47,49 @@ def read_database(settings: Any) -> Any:
 
 
 async def program() -> dict[str, pulumi.Output[Any]]:
-    """Makes the databases, and returns the stack's outputs."""
-    postgres = NotifyingPostgres(pulumi.get_stack(), read_args(pulumi.Config()))
-    # The resources begin to register here. If none had begun when the program ends, the SDK would go through all outputs there
-    # are each time that one becomes known (wait_for_rpcs), which takes as long as the rest for 20 databases.
-    await asyncio.sleep(0)
-    return {"databases": postgres.databases, "urls": postgres.urls, "imageId": postgres.image_id}
+    """Makes the databases, and returns the stack's outputs when they are known.
+
+    They are awaited here, so that what is refused while they are found out ends in `refuse`.
+    """
+    try:
+        postgres = NotifyingPostgres(pulumi.get_stack(), read_args(pulumi.Config()))
+        # The resources begin to register here. If none had begun when the outputs are awaited, the SDK would go through all there
+        # are each time that one becomes known, which takes as long as the rest for 20 databases.
+        await asyncio.sleep(0)
+        outputs = {"databases": postgres.databases.apply(summary), "urls": postgres.urls, "imageId": postgres.image_id}
+        await pulumi.Output.all(**outputs).future()
+    except pulumi.RunError as refusal:
+        refuse(str(refusal))
+    return outputs
+
+
+def summary(databases: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """What a person wants to know of each database, in a line for each thing."""
+    return {key: dict(_lines(database)) for key, database in databases.items()}
+
+
+def _lines(database: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in ("container_name", "volume_name", "host", "published"):
+        if database.get(name) is not None:
+            yield name, database[name]
+    if check := database.get("check"):
+        heard = ", ".join(notice["tag"] for notice in check["notices"])
+        yield "check", f"PostgreSQL {check['server_version']}, schema_notifications {check['extension_version']}, heard {heard}"
+
+
+def refuse(reason: str) -> NoReturn:
+    """Ends the program with a reason, which stands alone: no traceback, no "unhandled error" after it."""
+    engine = cast(Any, get_engine())
+    engine.Log(LogRequest(severity=ERROR, message=reason))
+    end()
+
+
+def end(*_: Any) -> NoReturn:
+    """Ends the program at once. The status tells Pulumi that the reason has been shown."""
+    os._exit(32)
 
 
 if __name__ == "__main__":
-    # How the engine ends a program when a resource has failed: the reason stands alone then, without a traceback of this.
-    signal.signal(signal.SIGINT, lambda *_: os._exit(1))
+    # How the engine ends a program when a resource has failed, which it has shown.
+    signal.signal(signal.SIGINT, end)
     pulumi.run(program)

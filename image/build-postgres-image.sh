@@ -38,8 +38,10 @@ trap 'docker rm --force --volumes "$container" >/dev/null 2>&1 || true; docker i
 trap 'exit 1' INT TERM HUP
 # The classic builder is on every engine, and gives the same id for the same input. The tag comes after the proof; until then the
 # image has a name of its own, or it would go when somebody removes the same image under another name.
-DOCKER_BUILDKIT=0 docker build --build-arg "BASE_IMAGE=$base_image" --tag "$unproven" "$(dirname "${BASH_SOURCE[0]}")" >&2 ||
+lines=$(DOCKER_BUILDKIT=0 docker build --build-arg "BASE_IMAGE=$base_image" --tag "$unproven" "$(dirname "${BASH_SOURCE[0]}")" 2>&1) || {
+	say "$lines"
 	fail "the build of $image failed: see the lines above"
+}
 id=$(docker image inspect --format '{{.Id}}' "$unproven")
 if [[ $id == "$former_id" ]]; then
 	say "$image is unchanged, and was verified when it was built"

@@ -97,12 +97,10 @@ def the_database() -> tuple[str, dict[str, Any], Any]:
 def summarise(values: dict[str, Any]) -> None:
     """What was built, that it works, how to go on."""
     for key, database in values["databases"].items():
-        check = database["check"]
-        notices = ", ".join(f"{notice['tag']} ({notice['ms']:.1f} ms)" for notice in check["notices"])
-        versions = f"PostgreSQL {check['server_version']}, schema_notifications {check['extension_version']}"
+        versions, _, heard = database["check"].partition(", heard ")
         print(f"\n{key}: {versions}, in container {database['container_name']}")
-        print(f"  image    {database['image_id'].removeprefix('sha256:')[:12]}")
-        print(f"  check    made, altered and dropped a table; heard {notices}")
+        print(f"  image    {values['imageId'].removeprefix('sha256:')[:12]}")
+        print(f"  check    made, altered and dropped a table; heard {heard}")
         print("  connect  make psql; or by URL from this machine, password included: make url")
     print("\nNext:")
     for command, what in {

@@ -75,12 +75,14 @@ class Host(ABC):
         *,
         delete: tuple[str, Words] | None = None,
         stdin: pulumi.Input[str] | None = None,
+        logging: local.Logging = local.Logging.STDERR,
         depends_on: Sequence[pulumi.Resource] = (),
     ) -> local.Command:
         """Runs a script on the host, and again whenever its words or its standard input change.
 
         :param script: the file's name in on_host/.
         :param delete: the script and the words that undo it when the resource is removed.
+        :param logging: what a person sees of what it says. On stdout is mostly an answer for this program.
         :raises ValueError: for a word that not every login shell would read as it is.
         """
         return local.Command(
@@ -88,6 +90,7 @@ class Host(ABC):
             create=self._call(script, words),
             delete=None if delete is None else self._call(*delete),
             stdin=stdin,
+            logging=logging,
             opts=pulumi.ResourceOptions(parent=self._parent, depends_on=[*self.ready, *depends_on]),
         )
 
@@ -122,6 +125,7 @@ class Host(ABC):
                     f"{{ echo {shlex.quote(_ANOTHER_ENGINE)} >&2; exit 1; }}; echo {known}"
                 )
             ),
+            logging=local.Logging.NONE,
             opts=pulumi.ResourceOptions(parent=self._parent),
         )
 

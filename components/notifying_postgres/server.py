@@ -68,6 +68,7 @@ class Server:
             [self.container, self.why or "-", *note],
             delete=forget,
             stdin=self.password.apply(_line),
+            logging=local.Logging.STDOUT_AND_STDERR,
             depends_on=[after],
         )
 
@@ -80,7 +81,7 @@ class Server:
                 self.instance.host.check, self.container, self.container_name, database.user, database.database_name, self.why
             ).apply(_check_command),
             stdin=self.password.apply(_line),
-            logging=local.Logging.STDERR,
+            logging=local.Logging.NONE,  # what it says is in the outputs, or in the error
             opts=pulumi.ResourceOptions(parent=self.instance.parent, depends_on=[after]),
         )
 
