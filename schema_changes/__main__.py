@@ -523,11 +523,15 @@ def _diff(options: argparse.Namespace) -> int:
 
 
 def _relay(options: argparse.Namespace) -> int:
-    from .relay import command
+    from .relay import state
 
     if options.status is not None:
-        return command.print_status(options.status)
+        return state.print_status(options.status)
     with _connection(options, _only_database(options)) as (url, route):
+        if options.check is not None:
+            return state.check(options.check, url, timeout=options.timeout, **(route.parameters if route else {}))
+        from .relay import command
+
         return command.run(options, url, route)
 
 

@@ -261,12 +261,7 @@ class TableCursorStore:
     def load(self) -> str | None:
         """The cursor in the row; None when there is no row."""
         with transaction(self.conninfo) as session:
-            # asked first, because CREATE wants a privilege even where the table exists
-            if session.rows("SELECT to_regclass(convert_from(%s, 'UTF8'))", [self._table.encode()]) == [(None,)]:
-                session.rows(
-                    f"CREATE TABLE IF NOT EXISTS {self._table} "
-                    "(name text PRIMARY KEY, cursor text NOT NULL, saved_at timestamptz NOT NULL)"
-                )
+            create(session, self._table, "name text PRIMARY KEY, cursor text NOT NULL, saved_at timestamptz NOT NULL")
             hold(session, self._table, "ACCESS SHARE")
             query = f"SELECT cursor FROM {self._table} WHERE name = convert_from(%s, 'UTF8')"  # noqa: S608
             rows = session.rows(query, [self.name.encode()])
@@ -281,6 +276,15 @@ class TableCursorStore:
                 "ON CONFLICT (name) DO UPDATE SET cursor = excluded.cursor, saved_at = excluded.saved_at",
                 [self.name.encode(), cursor],
             )
+
+
+def create(session: Session, table: str, columns: str) -> None:
+    """Create the table where it is missing; many may at once."""
+    # asked first, because CREATE wants a privilege even where the table exists
+    if session.rows("SELECT to_regclass(convert_from(%s, 'UTF8'))", [table.encode()]) == [(None,)]:
+        # IF NOT EXISTS does not wait for another who is making it, and fails
+        session.rows("SELECT pg_advisory_xact_lock(hashtext(convert_from(%s, 'UTF8')))", [table.encode()])
+        session.rows(f"CREATE TABLE IF NOT EXISTS {table} ({columns})")
 
 
 def hold(session: Session, table: str, mode: str) -> None:

@@ -21,6 +21,7 @@ import contextlib
 import itertools
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
@@ -52,7 +53,7 @@ class Hub:
 
     diff: tell with each burst of changes, in the `raw` of its last one, what has become different: `differences` as
     `listen --diff` has them, and `differences_text`.  That is told live only; what is read from the log later has none.
-    options: as for `listen`, but for cursor, store, verify and on_ready.
+    options: as for `listen`, but for cursor, store, verify, on_ready and on_lost.
 
     Entering raises what `listen` raises at its start.  What ends the listener later, `follow` raises.
     """
@@ -64,6 +65,10 @@ class Hub:
         """Where the feed stands: that of the last event, or from the start."""
         self.events = 0
         """Events so far."""
+        self.problem: str | None = None
+        """Why the database is away; None while it is there."""
+        self.lost_since: float | None = None
+        """time.time() of when it went."""
         self._conninfo = conninfo
         self._diff = diff
         # what is handed on to others must be true: the log is believed, not the notices, which any user can send
@@ -83,7 +88,12 @@ class Hub:
         self.cursor = page.cursor
         self._after[self.cursor] = 0
         listens = asyncio.Event()
-        self._options["on_ready"] = lambda _: listens.set()
+
+        def ready(_: object) -> None:
+            self.problem = self.lost_since = None
+            listens.set()
+
+        self._options["on_ready"], self._options["on_lost"] = ready, self._lost
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(lambda _: self._wake())
         waiting = asyncio.create_task(listens.wait())
@@ -148,6 +158,9 @@ class Hub:
                     yield []
                 if own is not None and len(own.direct) >= _DIRECT:
                     break  # the log is read again, for a short cursor
+
+    def _lost(self, reason: str) -> None:
+        self.problem, self.lost_since = reason, self.lost_since or time.time()
 
     async def _run(self) -> None:
         options: ListenOptions = {**self._options, "cursor": self.cursor}

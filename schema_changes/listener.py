@@ -95,6 +95,8 @@ class ListenOptions(TypedDict, total=False):
     on_ready: Callable[[str | None], object]
     """Called each time that the listener listens, at the start and after each reconnect, with the cursor from which on nothing is
     missed (None when not catching up).  From the event loop, or from the thread of `listen_sync`."""
+    on_lost: Callable[[str], object]
+    """Called with the reason each time that the connection is lost, or could not be made again.  From where `on_ready` is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +276,7 @@ class _Feed:
         self._heartbeat = options.get("heartbeat", 5.0)
         self._backoff = options.get("backoff", (0.1, 10.0))
         self._on_ready = options.get("on_ready")
+        self._on_lost = options.get("on_lost")
         self._database = ""
         # the log has, or may have, changes that were not delivered
         self._stale = self._catch_up
@@ -412,6 +415,8 @@ class _Feed:
                 attempts = 1 if time.monotonic() - started > longest else attempts + 1
                 delay = _delay(attempts, first, longest)
                 _log.warning("%s  Trying again in %.1f s.", error, delay)
+                if self._on_lost is not None:
+                    self._on_lost(str(error))
                 await asyncio.sleep(delay)
 
     async def _session(self) -> None:

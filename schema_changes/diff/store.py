@@ -15,7 +15,7 @@ from typing import Any
 
 from psycopg import sql
 
-from ..cursor import hold
+from ..cursor import create, hold
 from ..errors import SchemaChangesError
 from ..feed import transaction
 from .picture import Key, Object, Picture, from_json, to_json
@@ -149,11 +149,7 @@ class TablePictureStore(PictureStore):
 
     def _load(self) -> tuple[str | None, Picture | None]:
         with transaction(self.conninfo) as session:
-            # asked first, because CREATE wants a privilege even where the table exists
-            if session.rows("SELECT to_regclass(convert_from(%s, 'UTF8'))", [self._table.encode()]) == [(None,)]:
-                session.rows(
-                    f"CREATE TABLE IF NOT EXISTS {self._table} (name text, key text, object text NOT NULL, PRIMARY KEY (name, key))"
-                )
+            create(session, self._table, "name text, key text, object text NOT NULL, PRIMARY KEY (name, key)")
             hold(session, self._table, "ACCESS SHARE")
             query = f"SELECT key, object FROM {self._table} WHERE name = convert_from(%s, 'UTF8')"  # noqa: S608
             rows = session.rows(query, [self.name.encode()])

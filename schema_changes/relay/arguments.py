@@ -24,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to", action="append", default=[], metavar="[NAME=]URL", help="hand the changes on to this sink; repeat for several"
     )
     parser.add_argument(
+        "--sinks",
+        metavar="FILE",
+        help="and to those in this file, a JSON list: url, and if need be name, secret, and differences (true or false)",
+    )
+    parser.add_argument(
         "--secret-file", action="append", default=[], metavar="[NAME=]FILE", help="the secret of the sink of that name, or of all"
     )
     parser.add_argument(
@@ -41,8 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=300,
         metavar="SECONDS",
-        help="the state is unhealthy when a sink takes nothing for so long (default: 300)",
+        help="the state is unhealthy when a sink takes nothing, or the database is away, for so long (default: 300)",
     )
     parser.add_argument(
         "--status", metavar="ADDRESS:PORT", help="print the state of the relay that has --metrics there; end with 6 if unhealthy"
+    )
+    parser.add_argument(
+        "--check",
+        metavar="ADDRESS:PORT",
+        help="change the schema as `check` does, and see that each sink of the relay there, which has --checks, takes it",
     )

@@ -7,16 +7,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from ..event import Reset, SchemaChange
+from ..filters import is_of_check
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
 CHANGE = "notifying-postgres.schema_changed"
 RESET = "notifying-postgres.reset"
+CHECK = "notifying-postgres.check"
 
+_DIFFERENCES = ("differences", "differences_text")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def cloud_event(event: SchemaChange | Reset) -> dict[str, Any]:
-    """The event's attributes, with the change as its `data`.
+def cloud_event(event: SchemaChange | Reset, differences: bool = True) -> dict[str, Any]:
+    """The event's attributes, with the change as its `data`; without what is different in it, if so.
 
     `source` and `id` together name the change for ever, wherever and however often it is handed on: the cluster, the
     database and the installation of the extension, which a promoted standby shares; then transaction, row and time,
@@ -29,9 +32,11 @@ def cloud_event(event: SchemaChange | Reset) -> dict[str, Any]:
         # one at each place
         return _event(f"reset-{event.cursor}", source, RESET, datetime.now(UTC), data)
     micros = (event.timestamp - _EPOCH) // timedelta(microseconds=1)
-    attributes = _event(
-        f"{event.txid}-{event.id}-{micros}", source, CHANGE, event.timestamp, {**json.loads(event.raw), "cursor": event.cursor}
-    )
+    kind = CHECK if is_of_check(event) else CHANGE
+    data = {**json.loads(event.raw), "cursor": event.cursor}
+    if not differences:
+        data = {key: value for key, value in data.items() if key not in _DIFFERENCES}
+    attributes = _event(f"{event.txid}-{event.id}-{micros}", source, kind, event.timestamp, data)
     if event.objects:
         attributes["subject"] = event.objects[0].identity or event.objects[0].kind
     return attributes
@@ -49,9 +54,7 @@ def body(attributes: dict[str, Any], most: int | None = None) -> str:
     """
     text = json.dumps(attributes, separators=(",", ":"))
     if most is not None and len(text) > most:
-        data = {
-            key: value for key, value in attributes["data"].items() if key not in ("objects", "differences", "differences_text")
-        }
+        data = {key: value for key, value in attributes["data"].items() if key not in ("objects", *_DIFFERENCES)}
         text = json.dumps({**attributes, "data": {**data, "truncated": True}}, separators=(",", ":"))
     return text
 

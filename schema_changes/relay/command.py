@@ -5,20 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import http.client
 import json
 import logging
 import os
 import re
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..cursor import CursorStore, FileCursorStore, TableCursorStore
-from ..errors import SchemaChangesError, Unhealthy, Unreachable
+from ..errors import SchemaChangesError
 from ..filters import Filter
 from ..hub import Hub
-from ..metrics import parse_address, serving
+from ..metrics import serving
 from ..route import Route
 from .relay import Delivery, Relay
 from .sinks import open_sink
@@ -36,14 +36,15 @@ def run(options: argparse.Namespace, conninfo: str, route: Route | None) -> int:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
     deliveries = []
-    for name, (url, secret) in sinks.items():
+    for name, wanted in sinks.items():
         store: CursorStore
         if options.cursors is not None:
             store = FileCursorStore(Path(options.cursors) / f"{_word(name)}.cursor")
         else:
             store = TableCursorStore(conninfo, f"relay {name}")
-        deliveries.append(Delivery(name, open_sink(url, secret), store))
-    asyncio.run(_relay(options, Hub(conninfo, diff=options.diff, route=route), deliveries))
+        deliveries.append(Delivery(name, open_sink(wanted.url, wanted.secret), store, wanted.differences))
+    differences = any(wanted.differences for wanted in sinks.values())
+    asyncio.run(_relay(options, Hub(conninfo, diff=differences, route=route, checks=options.checks), deliveries))
     return 0
 
 
@@ -52,8 +53,8 @@ async def _relay(options: argparse.Namespace, hub: Hub, deliveries: list[Deliver
     assert task is not None  # noqa: S101
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    wanted = Filter(options.schemas, options.kinds, options.tags, options.checks)
-    relay = Relay(hub, deliveries, stuck_after=options.stuck_after, wanted=wanted)
+    wanted = Filter(options.schemas, options.kinds, options.tags)
+    relay = Relay(hub, deliveries, stuck_after=options.stuck_after, wanted=wanted, checks=options.checks)
     with contextlib.ExitStack() as stack:
         if options.metrics:
             stack.enter_context(serving(options.metrics, relay.samples, relay.status))
@@ -61,26 +62,71 @@ async def _relay(options: argparse.Namespace, hub: Hub, deliveries: list[Deliver
             await relay.run()
 
 
-def _sinks(options: argparse.Namespace) -> dict[str, tuple[str, str]]:
-    """URL and secret of each sink, by name."""
+@dataclass(frozen=True)
+class _Wanted:
+    """A sink as it was asked for."""
+
+    url: str
+    secret: str
+    differences: bool
+
+
+def _sinks(options: argparse.Namespace) -> dict[str, _Wanted]:
+    """Each sink, by name."""
     secrets = {}
     for words in options.secret_file:
         name, file = _named(words)
         secrets[name] = Path(file).read_text().strip()
-    sinks: dict[str, tuple[str, str]] = {}
-    for words in options.to:
-        name, url = _named(words)
-        name = name or urlsplit(url)._replace(query="", netloc=url.split("//")[-1].split("/")[0].rpartition("@")[2]).geturl()
+    listed = [(*_named(words), None, options.diff) for words in options.to]
+    if options.sinks is not None:
+        listed += _read(Path(options.sinks), options.diff)
+
+    sinks: dict[str, _Wanted] = {}
+    for given_name, url, secret, differences in listed:
+        name = given_name or _name_of(url)
         if name in sinks:
             raise SchemaChangesError(f"Two sinks have the name {name!r}: give them names of their own, --to NAME=URL.")
         variable = f"SCHEMA_CHANGES_SECRET_{_word(name).upper()}"
         inherited = os.environ.get(variable, os.environ.get("SCHEMA_CHANGES_SECRET", ""))
-        sinks[name] = url, secrets.get(name, secrets.get("", inherited))
+        sinks[name] = _Wanted(url, secrets.get(name, secrets.get("", inherited)) if secret is None else secret, differences)
     if not sinks:
         raise SchemaChangesError("Where to?  Give a sink: --to https://…, nats://…/SUBJECT or redis://…/STREAM.")
     if unknown := sorted(set(secrets) - set(sinks) - {""}):
         raise SchemaChangesError(f"There is a secret for {unknown[0]!r}, and no sink of that name.")
     return sinks
+
+
+def _name_of(url: str) -> str:
+    """The URL without what may be secret."""
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # brackets that are none of an IPv6 address
+        raise SchemaChangesError("A sink's URL cannot be read: write https://host/path, nats://host/SUBJECT …") from error
+    return parts._replace(query="", fragment="", netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _read(file: Path, differences: bool) -> list[tuple[str, str, str | None, bool]]:
+    """Name, URL, secret and whether it is told differences, of each sink in a file.  What is wrong is told without the values."""
+    try:
+        listed = json.loads(file.read_text())
+    except ValueError:
+        listed = None
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise SchemaChangesError(f'{file} is no JSON list of sinks, such as [{{"url": "nats://nats/app.schema"}}].')
+    found = []
+    for number, one in enumerate(listed, 1):
+        where = f"Sink {number} in {file}"
+        if unknown := sorted(one.keys() - {"name", "url", "secret", "differences"}):
+            raise SchemaChangesError(f"{where}: {unknown[0]!r} is not known; name, url, secret and differences are.")
+        if "url" not in one:
+            raise SchemaChangesError(f"{where} has no url.")
+        for key in ("name", "url", "secret"):
+            if not isinstance(one.get(key, ""), str):
+                raise SchemaChangesError(f"{where}: its {key} is a text.")
+        if not isinstance(one.get("differences", False), bool):
+            raise SchemaChangesError(f"{where}: its differences is true or false.")
+        found.append((one.get("name", ""), one["url"], one.get("secret"), one.get("differences", differences)))
+    return found
 
 
 def _named(words: str) -> tuple[str, str]:
@@ -93,18 +139,3 @@ def _named(words: str) -> tuple[str, str]:
 
 def _word(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
-
-
-def print_status(address: str) -> int:
-    """Print the state of the relay at HOST:PORT as JSON; 6 when it is unhealthy, `Unreachable` when there is none."""
-    host, port = parse_address(address)
-    connection = http.client.HTTPConnection(host, port, timeout=5)
-    try:
-        connection.request("GET", "/status")
-        state = json.loads(connection.getresponse().read())
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise Unreachable(f"No relay answers at {address}: {error}.") from error
-    finally:
-        connection.close()
-    print(json.dumps(state, indent=2))
-    return 0 if state["healthy"] else Unhealthy.exit_code

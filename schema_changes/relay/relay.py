@@ -10,18 +10,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from ..cursor import CursorStore
 from ..errors import SchemaChangesError
 from ..event import Reset, SchemaChange
-from ..filters import Filter
+from ..filters import Filter, is_of_check
 from ..hub import Hub
 from ..listener import _delay as backoff
 from ..metrics import Sample
-from .cloudevent import cloud_event
+from .cloudevent import CHECK, cloud_event
 from .sinks import Gone, NotDelivered, Sink
 
 _log = logging.getLogger("schema_changes")
@@ -33,14 +33,20 @@ _LAST_ANSWER = 5
 
 
 class Delivery:
-    """What one sink has and has not."""
+    """What one sink has and has not.
 
-    def __init__(self, name: str, sink: Sink, store: CursorStore) -> None:
+    differences: whether it is told them, where the hub does.
+    """
+
+    def __init__(self, name: str, sink: Sink, store: CursorStore, differences: bool = True) -> None:
         self.name = name
         self.sink = sink
         self.store = store
+        self.differences = differences
         self.cursor: str | None = None
         self.delivered = 0
+        self.checks = 0
+        """How many of them were changes that a check made."""
         self.failures = 0
         self.problem: str | None = None
         """Why the last attempt failed; None when it succeeded."""
@@ -55,24 +61,26 @@ class Delivery:
         """Seconds since the oldest change that the sink has not was made; 0 when it has all."""
         return 0.0 if self._oldest is None else max(0.0, (datetime.now(UTC) - self._oldest).total_seconds())
 
-    def as_dict(self, stuck_after: float) -> dict[str, Any]:
-        """Its state for people and programs."""
+    def as_dict(self, stuck_after: float, away: float = 0) -> dict[str, Any]:
+        """Its state for people and programs.
+
+        away: seconds since the database was lost; what happened there meanwhile, the sink has not.
+        """
         return {
             "sink": self.name,
             "to": self.sink.where,
             "healthy": not self.ended and not (self.failing_since is not None and time.time() - self.failing_since >= stuck_after),
             "problem": self.problem,
-            "failing_since": None
-            if self.failing_since is None
-            else datetime.fromtimestamp(self.failing_since, UTC).isoformat(timespec="seconds"),
+            "failing_since": _time(self.failing_since),
             "ended": self.ended,
-            "lag_seconds": round(self.lag, 3),
+            "lag_seconds": round(max(self.lag, away), 3),
             "delivered": self.delivered,
+            "checks": self.checks,
             "failures": self.failures,
             "cursor": self.cursor,
         }
 
-    async def run(self, hub: Hub, wanted: Filter) -> None:
+    async def run(self, hub: Hub, wanted: Callable[[SchemaChange], bool]) -> None:
         """Deliver until cancelled or the sink is gone; raises what `Hub.follow` raises."""
         self.cursor = await asyncio.to_thread(self.store.load)
         if self.cursor is None:
@@ -93,7 +101,7 @@ class Delivery:
                     handing_over.cancel()
                     raise
 
-    async def _hand_over(self, events: Sequence[SchemaChange | Reset], wanted: Filter) -> None:
+    async def _hand_over(self, events: Sequence[SchemaChange | Reset], wanted: Callable[[SchemaChange], bool]) -> None:
         if chosen := [event for event in events if isinstance(event, Reset) or wanted(event)]:
             await self._deliver(chosen)
         if events[-1].cursor is not None:
@@ -101,7 +109,7 @@ class Delivery:
 
     async def _deliver(self, events: Sequence[SchemaChange | Reset]) -> None:
         self._oldest = min((event.timestamp for event in events if isinstance(event, SchemaChange)), default=datetime.now(UTC))
-        cloud_events = [cloud_event(event) for event in events]
+        cloud_events = [cloud_event(event, self.differences) for event in events]
         attempts = 0
         while True:
             try:
@@ -114,6 +122,7 @@ class Delivery:
                 _log.warning("Sink %s does not take changes: %s.  Trying again in %.1f s.", self.name, error, wait)
                 await self._pause(wait)
         self.delivered += len(events)
+        self.checks += sum(event["type"] == CHECK for event in cloud_events)
         self.problem = self.failing_since = self._oldest = None
 
     async def _save(self, cursor: str) -> None:
@@ -148,7 +157,8 @@ class Relay:
     """Follows one database and hands each change on to all sinks.
 
     wanted: which changes are handed over.
-    stuck_after: seconds after which a sink that takes nothing makes the relay unhealthy.
+    checks: also those that `check` makes, whatever is wanted, as events of a type of their own.
+    stuck_after: seconds after which a sink that takes nothing, or a database that is away, makes the relay unhealthy.
     """
 
     def __init__(
@@ -158,11 +168,13 @@ class Relay:
         *,
         stuck_after: float = 300,
         wanted: Filter | None = None,
+        checks: bool = False,
     ) -> None:
         self.hub = hub
         self.deliveries = deliveries
         self._stuck_after = stuck_after
         self._wanted = wanted or Filter()
+        self._checks = checks
 
     async def run(self) -> None:
         """Until cancelled.
@@ -170,7 +182,7 @@ class Relay:
         Raises what `listen` raises, what a store raises at the start, and `SchemaChangesError` when no sink is left.
         """
         async with self.hub:
-            tasks = [asyncio.create_task(delivery.run(self.hub, self._wanted)) for delivery in self.deliveries]
+            tasks = [asyncio.create_task(delivery.run(self.hub, self._is_wanted)) for delivery in self.deliveries]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
                 for task in done:
@@ -184,19 +196,42 @@ class Relay:
         why = "; ".join(f"{delivery.name}: {delivery.problem}" for delivery in self.deliveries)
         raise SchemaChangesError(f"No sink wants any more changes ({why}).")
 
+    def _is_wanted(self, change: SchemaChange) -> bool:
+        return self._checks if is_of_check(change) else self._wanted(change)
+
+    @property
+    def _away(self) -> float:
+        """Seconds since the database was lost; 0 while it is there."""
+        return 0.0 if self.hub.lost_since is None else max(0.0, time.time() - self.hub.lost_since)
+
     def status(self) -> dict[str, Any]:
-        """The state of all sinks: `healthy` unless one is stuck or has ended."""
-        sinks = [delivery.as_dict(self._stuck_after) for delivery in self.deliveries]
-        healthy = all(sink["healthy"] for sink in sinks)
-        return {"healthy": healthy, "database": self.hub.where, "events": self.hub.events, "sinks": sinks}
+        """The state of all: `healthy` unless a sink is stuck or has ended, or the database is away for long."""
+        away = self._away
+        sinks = [delivery.as_dict(self._stuck_after, away) for delivery in self.deliveries]
+        return {
+            "healthy": all(sink["healthy"] for sink in sinks) and (self.hub.lost_since is None or away < self._stuck_after),
+            "database": self.hub.where,
+            "problem": self.hub.problem,
+            "lost_since": _time(self.hub.lost_since),
+            "events": self.hub.events,
+            "checks": self._checks,
+            "sinks": sinks,
+        }
 
     def samples(self) -> Iterable[Sample]:
         """The numbers for OpenMetrics."""
+        away = self._away
         yield "counter", "schema_changes_events", "Changes and resets that came from the database.", {}, self.hub.events
+        yield "gauge", "schema_changes_database_lost_seconds", "Since the database is away; 0 while it is there.", {}, away
         for one in self.deliveries:
             labels = {"sink": one.name}
             yield "counter", "schema_changes_deliveries", "Changes and resets that the sink took.", labels, one.delivered
             yield "counter", "schema_changes_delivery_failures", "Attempts that failed.", labels, one.failures
-            yield "gauge", "schema_changes_lag_seconds", "Age of the oldest change that the sink has not.", labels, one.lag
+            lag = max(one.lag, away)
+            yield "gauge", "schema_changes_lag_seconds", "Age of the oldest change that the sink has not.", labels, lag
             healthy = one.as_dict(self._stuck_after)["healthy"]
             yield "gauge", "schema_changes_sink_healthy", "1 unless the sink is stuck or has ended.", labels, float(healthy)
+
+
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

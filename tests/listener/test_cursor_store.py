@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 from unittest.mock import Mock
@@ -18,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_changes import FileCursorStore, Reset, TableCursorStore, listen
+from schema_changes.diff import TablePictureStore
 from schema_changes.errors import NotPermitted
 from tests.listener.commands import run
 from tests.listener.events import identities, listening, nothing_more, take
@@ -239,3 +241,10 @@ async def test_it_keeps_the_place_of_each_name(database: str) -> None:
     with psycopg.connect(database) as connection:
         rows = connection.execute("SELECT name FROM public.schema_changes_cursor ORDER BY name").fetchall()
     assert rows == [("app",), ("größe",)]
+
+
+@pytest.mark.parametrize("kind", [TableCursorStore, TablePictureStore])
+def test_stores_that_begin_at_once_make_one_table(database: str, kind: type[TableCursorStore | TablePictureStore]) -> None:
+    """As the sinks of a relay do."""
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda name: kind(database, name).load(), "abcdefgh")) == [None] * 8

@@ -187,6 +187,7 @@ def test_secrets_come_from_a_file_and_can_be_changed_without_a_gap(
         (("--to", "ftp://host/x"), "is not known"),
         (("--to", "https:///x"), "has no host"),
         (("--to", "https://h:99999/x"), "wrong port"),
+        (("--to", "https://geheim@[h/x"), "cannot be read"),
         (("--to", "nats://user:geheim@localhost/"), "names no NATS subject"),
         (("--to", "redis://:geheim@localhost/"), "is no Redis stream"),
         (("--to", "redis://:geheim@localhost/s?maxlen=many"), "is no Redis stream"),
