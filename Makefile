@@ -64,7 +64,7 @@ recording: ## Record a session with the dev database, and draw docs/session.svg 
 	@$(ENV) && python -m pip install --quiet --disable-pip-version-check -e '.[docs]' && toolchain/recording
 
 bench: ## Measure what it all costs (10 minutes), into docs/benchmarks.md
-	@toolchain/setup --tests
+	@toolchain/setup --tests --bench
 	@$(ENV) && python -m pip install --quiet --disable-pip-version-check -e '.[bench]' && python benchmarks/run.py
 
 bench-years: ## Measure an upgrade of 1 GB beside pg_upgrade and dump and restore (5 minutes)

@@ -137,7 +137,7 @@ def instructions(report: Report) -> None:
     """The same pairs by instructions, which are the same however busy the machine is."""
     title = "The same in instructions"
     if not shutil.which("valgrind"):
-        report.section(title, "Not counted: valgrind is missing. `apt-get install valgrind` has it.", ["", "instructions"], [])
+        report.section(title, "Not counted: valgrind is missing. `toolchain/setup --bench` installs it.", ["", "instructions"], [])
         return
     say("ddl: the same in instructions (40 s)")
     counted: dict[str, dict[str, tuple[float, float]]] = {table: {} for table in TABLES}

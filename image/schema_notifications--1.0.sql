@@ -26,8 +26,7 @@ CREATE TABLE schema_notifications.log (
     txid        xid8        NOT NULL DEFAULT pg_current_xact_id(),
     changed_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- Who ran it: the session's user, or the role it has SET. (current_user is the owner of the trigger function.)
-    user_name   name        NOT NULL DEFAULT CASE current_setting('role') WHEN 'none' THEN session_user
-                                             ELSE current_setting('role')::name END,
+    user_name   name        NOT NULL DEFAULT coalesce(nullif(current_setting('role'), 'none')::name, session_user),
     tag         text        NOT NULL,
     objects     json        NOT NULL,     -- [{"action": ..., "kind": ..., "schema": ..., "identity": ...}, ...]
     -- True from one event of a command to its next: see record().
@@ -97,28 +96,24 @@ ALTER TABLE schema_notifications.log ENABLE ALWAYS TRIGGER forget;
 -- DISTINCT FROM look an operator up in the user's path, and are not used. tests/sql/test_attacks.py shadows every
 -- function, operator and type there is. No view is on the way: any user may SET restrict_nonsystem_relation_kind.
 --
--- Left out are temporary objects, also those that have no schema of their own (a trigger on a temporary table), and the
--- members of an extension whose script runs.
+-- Left out are temporary objects and the members of an extension whose script runs.
 CREATE FUNCTION schema_notifications.notify_schema_change() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER
 AS $$
 DECLARE
-    list  pg_catalog.text;      -- of the objects; then the notice
-    due   pg_catalog.bool;      -- is pruning
+    changed  pg_catalog.json;
+    list     pg_catalog.text;     -- the same
+    due      pg_catalog.bool;     -- is pruning
 BEGIN
-    list := pg_catalog.array_to_string(ARRAY(
-        SELECT pg_catalog.format('{"action": "%s", "kind": "%s", "schema": %s, "identity": %s}',
-                   CASE WHEN pg_catalog.starts_with(command_tag, 'CREATE ') OR command_tag OPERATOR(pg_catalog.=) 'SELECT INTO'
-                        THEN 'created' ELSE 'altered' END,
-                   pg_catalog.lower(object_type),
-                   coalesce(pg_catalog.to_json(coalesce(schema_name,     -- a rule, trigger or policy is where its table is
-                                CASE WHEN classid OPERATOR(pg_catalog.=) ANY ('{2618, 2620, 3256}'::pg_catalog.oid[]) THEN
-                                    (pg_catalog.pg_identify_object_as_address(classid, objid, 0)).object_names[1] END)), 'null'),
-                   coalesce(pg_catalog.to_json(object_identity), 'null'))
-          FROM pg_catalog.pg_event_trigger_ddl_commands()
-         WHERE NOT in_extension AND coalesce(schema_name, '') OPERATOR(pg_catalog.<>) 'pg_temp'), ', ');
+    changed := pg_catalog.array_to_json(ARRAY(
+        SELECT o FROM (
+            SELECT CASE WHEN pg_catalog.starts_with(command_tag, 'CREATE ') THEN 'created' ELSE 'altered' END AS action,
+                   object_type AS kind, schema_name AS schema, object_identity AS identity
+              FROM pg_catalog.pg_event_trigger_ddl_commands()
+             WHERE NOT in_extension AND coalesce(schema_name, '') OPERATOR(pg_catalog.<>) 'pg_temp') AS o));
+    list := changed;
 
-    IF list OPERATOR(pg_catalog.=) '' THEN
+    IF list OPERATOR(pg_catalog.=) '[]' THEN
         IF coalesce(pg_catalog.current_setting('schema_notifications.unfinished', true), '') OPERATOR(pg_catalog.=) '' THEN
             RETURN;     -- nothing has changed
         END IF;
@@ -126,19 +121,20 @@ BEGIN
     IF pg_catalog.concat(pg_catalog.current_setting('schema_notifications.unfinished', true),
                          pg_catalog.current_setting('schema_notifications.notify', true),
                          pg_catalog.current_setting('schema_notifications.log', true)) OPERATOR(pg_catalog.<>) ''
-       OR pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.>) 0.9
-       OR pg_catalog.strpos(list, '"schema": "schema_notifications"') OPERATOR(pg_catalog.>) 0
-       OR pg_catalog.strpos(list, '"schema": "pg_temp"') OPERATOR(pg_catalog.>) 0
-       OR tg_tag OPERATOR(pg_catalog.=) ANY ('{ALTER TABLE, ALTER FUNCTION, ALTER ROUTINE, ALTER SCHEMA, GRANT, REVOKE, REINDEX}'::pg_catalog.text[]) THEN
-        -- Was it the extension itself?
-        IF list OPERATOR(pg_catalog.<>) ''
-           AND (pg_catalog.strpos(list, '"schema": "schema_notifications"') OPERATOR(pg_catalog.>) 0
+       OR pg_catalog.octet_length(list) OPERATOR(pg_catalog.>) 7000
+       OR pg_catalog.strpos(list, '"schema":null') OPERATOR(pg_catalog.>) 0
+       OR pg_catalog.strpos(list, '"schema":"schema_notifications"') OPERATOR(pg_catalog.>) 0
+       OR tg_tag OPERATOR(pg_catalog.=) ANY ('{ALTER TABLE, ALTER FUNCTION, ALTER ROUTINE, ALTER SCHEMA, SELECT INTO, REINDEX}'::pg_catalog.text[])
+       OR pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.>) '0.9' THEN
+        -- Was it the extension itself? (record() sees to triggers and the like on its tables.)
+        IF list OPERATOR(pg_catalog.<>) '[]'
+           AND (pg_catalog.strpos(list, '"schema":"schema_notifications"') OPERATOR(pg_catalog.>) 0
                 AND tg_tag OPERATOR(pg_catalog.<>) ALL ('{COMMENT, REINDEX, SECURITY LABEL}'::pg_catalog.text[])
                 OR pg_catalog.to_regclass('schema_notifications.log') IS NULL
                 OR pg_catalog.to_regclass('schema_notifications.state') IS NULL
                 OR pg_catalog.to_regproc('schema_notifications.record') IS NULL
                 OR pg_catalog.to_regproc('schema_notifications.prune') IS NULL
-                OR pg_catalog.to_regproc('schema_notifications.truncated') IS NULL) THEN
+                OR pg_catalog.to_regproc('schema_notifications.objects') IS NULL) THEN
             RAISE EXCEPTION '% would change the extension schema_notifications of database "%", which then could not record '
                             'what changes', tg_tag, pg_catalog.current_database()
                 USING ERRCODE = 'dependent_objects_still_exist', HINT = 'To remove it, run DROP EXTENSION schema_notifications; to do '
@@ -148,17 +144,14 @@ BEGIN
         RETURN;
     END IF;
 
-    INSERT INTO schema_notifications.log AS l (tag, objects)
-    VALUES (tg_tag, pg_catalog.concat('[', list, ']')::pg_catalog.json)
+    -- The rest of the notice is shorter than 1,000 bytes. (To notify here is faster than to PERFORM it.)
+    INSERT INTO schema_notifications.log AS l (tag, objects) VALUES (tg_tag, changed)
     RETURNING pg_catalog.hashint8(l.id) OPERATOR(pg_catalog.>) 2130706432,      -- 1 in 256
-              pg_catalog.format('{"type":"ddl_command_end","tag":"%s","timestamp":"%s+00","id":%s,"database":%s,"user":%s,"txid":"%s","objects":%s}',
-                  l.tag, pg_catalog.to_char(l.changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'), l.id,
-                  pg_catalog.to_json(pg_catalog.current_database()), pg_catalog.to_json(l.user_name), l.txid, l.objects)
+              pg_catalog.pg_notify('schema_changed', pg_catalog.format(
+                  '{"type":"ddl_command_end","tag":"%s","timestamp":"%s+00","id":%s,"database":%s,"user":%s,"txid":"%s","objects":%s}',
+                  l.tag, pg_catalog.to_char(l.changed_at AT TIME ZONE 'UTC'::pg_catalog.text, 'YYYY-MM-DD HH24:MI:SS.MS'::pg_catalog.text), l.id,
+                  pg_catalog.to_json(pg_catalog.current_database()), pg_catalog.to_json(l.user_name), l.txid, l.objects))
          INTO due, list;
-    IF pg_catalog.octet_length(list) OPERATOR(pg_catalog.>) 7999 THEN
-        list := schema_notifications.truncated(list);
-    END IF;
-    list := pg_catalog.pg_notify('schema_changed', list);       -- an assignment is faster than PERFORM
     IF due THEN
         PERFORM schema_notifications.prune(10000);
     END IF;
@@ -166,61 +159,87 @@ END
 $$;
 
 -- The same of what was dropped: what the command named (original) and what depended on that (normal), without the inner
--- parts of these, one of which is a view's rule. A partition is such a part, and yet a table.
+-- parts of these. A partition is such a part, and yet a table.
 CREATE FUNCTION schema_notifications.notify_schema_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER
 AS $$
 DECLARE
-    list  pg_catalog.text;
-    due   pg_catalog.bool;
+    changed  pg_catalog.json;
+    list     pg_catalog.text;
+    due      pg_catalog.bool;
 BEGIN
-    list := pg_catalog.array_to_string(ARRAY(
-        SELECT pg_catalog.format('{"action": "dropped", "kind": "%s", "schema": %s, "identity": %s}', object_type,
-                   coalesce(pg_catalog.to_json(coalesce(schema_name,
-                                CASE WHEN classid OPERATOR(pg_catalog.=) ANY ('{2618, 2620, 3256}'::pg_catalog.oid[]) THEN
-                                    address_names[1] END)), 'null'),
-                   pg_catalog.to_json(object_identity))
-          FROM pg_catalog.pg_event_trigger_dropped_objects()
-         WHERE (original OR normal OR object_type OPERATOR(pg_catalog.=) ANY ('{table, foreign table}'::pg_catalog.text[]))
-           AND NOT is_temporary
-           AND (classid OPERATOR(pg_catalog.<>) 2618 OR address_names[3] OPERATOR(pg_catalog.<>) '_RETURN')), ', ');
+    changed := pg_catalog.array_to_json(ARRAY(
+        SELECT o FROM (
+            SELECT 'dropped' AS action, object_type AS kind, schema_name AS schema, object_identity AS identity
+              FROM pg_catalog.pg_event_trigger_dropped_objects()
+             WHERE (original OR normal OR object_type OPERATOR(pg_catalog.=) ANY ('{table, foreign table}'::pg_catalog.text[]))
+               AND NOT is_temporary) AS o));
+    list := changed;
 
-    IF list OPERATOR(pg_catalog.=) '' THEN
+    IF list OPERATOR(pg_catalog.=) '[]' THEN
         RETURN;     -- temporary, all of it
     END IF;
     IF pg_catalog.concat(pg_catalog.current_setting('schema_notifications.unfinished', true),
                          pg_catalog.current_setting('schema_notifications.notify', true),
                          pg_catalog.current_setting('schema_notifications.log', true)) OPERATOR(pg_catalog.<>) ''
-       OR pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.>) 0.9
+       OR pg_catalog.octet_length(list) OPERATOR(pg_catalog.>) 7000
+       OR pg_catalog.strpos(list, '"schema":null') OPERATOR(pg_catalog.>) 0
+       OR pg_catalog.strpos(list, '"schema":"schema_notifications"') OPERATOR(pg_catalog.>) 0
        OR NOT pg_catalog.starts_with(tg_tag, 'DROP ') OR tg_tag OPERATOR(pg_catalog.=) 'DROP OWNED'
-       OR pg_catalog.strpos(list, '"schema": "schema_notifications"') OPERATOR(pg_catalog.>) 0
-       OR pg_catalog.strpos(list, '"schema": "pg_temp"') OPERATOR(pg_catalog.>) 0 THEN
+       OR pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.>) '0.9' THEN
         PERFORM schema_notifications.record(tg_event, tg_tag, list);
         RETURN;
     END IF;
 
-    INSERT INTO schema_notifications.log AS l (tag, objects)
-    VALUES (tg_tag, pg_catalog.concat('[', list, ']')::pg_catalog.json)
+    INSERT INTO schema_notifications.log AS l (tag, objects) VALUES (tg_tag, changed)
     RETURNING pg_catalog.hashint8(l.id) OPERATOR(pg_catalog.>) 2130706432,
-              pg_catalog.format('{"type":"ddl_command_end","tag":"%s","timestamp":"%s+00","id":%s,"database":%s,"user":%s,"txid":"%s","objects":%s}',
-                  l.tag, pg_catalog.to_char(l.changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'), l.id,
-                  pg_catalog.to_json(pg_catalog.current_database()), pg_catalog.to_json(l.user_name), l.txid, l.objects)
+              pg_catalog.pg_notify('schema_changed', pg_catalog.format(
+                  '{"type":"ddl_command_end","tag":"%s","timestamp":"%s+00","id":%s,"database":%s,"user":%s,"txid":"%s","objects":%s}',
+                  l.tag, pg_catalog.to_char(l.changed_at AT TIME ZONE 'UTC'::pg_catalog.text, 'YYYY-MM-DD HH24:MI:SS.MS'::pg_catalog.text), l.id,
+                  pg_catalog.to_json(pg_catalog.current_database()), pg_catalog.to_json(l.user_name), l.txid, l.objects))
          INTO due, list;
-    IF pg_catalog.octet_length(list) OPERATOR(pg_catalog.>) 7999 THEN
-        list := schema_notifications.truncated(list);
-    END IF;
-    list := pg_catalog.pg_notify('schema_changed', list);
     IF due THEN
         PERFORM schema_notifications.prune(10000);
     END IF;
 END
 $$;
 
--- A notice that is too long, without its objects. (A quote within a JSON string is escaped, so ,"objects": is the key.)
-CREATE FUNCTION schema_notifications.truncated(notice text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+-- What has changed, as the two list it, but with more care: of what has no schema, and of what is long. A rule, trigger or
+-- policy has the schema of its table; a view's rule is no object of its own; of many objects these are the first 5,000, and
+-- after them {"truncated":true,"total":...} says how many there are.
+CREATE FUNCTION schema_notifications.objects(event text) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    SELECT split_part(notice, ',"objects":', 1) || ',"truncated":true}'
+DECLARE
+    object  record;
+    list    text[];
+    total   bigint := 0;
+BEGIN
+    FOR object IN EXECUTE CASE event
+        WHEN 'sql_drop' THEN $drop$
+            SELECT 'dropped' AS action, object_type AS kind,
+                   coalesce(schema_name, CASE WHEN classid IN (2618, 2620, 3256) THEN address_names[1] END) AS schema,
+                   object_identity AS identity
+              FROM pg_event_trigger_dropped_objects()
+             WHERE (original OR normal OR object_type IN ('table', 'foreign table')) AND NOT is_temporary
+               AND (classid <> 2618 OR address_names[3] <> '_RETURN') $drop$
+        ELSE $change$
+            SELECT CASE WHEN starts_with(command_tag, 'CREATE ') OR command_tag = 'SELECT INTO' THEN 'created' ELSE 'altered' END AS action,
+                   lower(object_type) AS kind,
+                   coalesce(schema_name, CASE WHEN classid IN (2618, 2620, 3256) THEN
+                                             (pg_identify_object_as_address(classid, objid, 0)).object_names[1] END) AS schema,
+                   object_identity AS identity
+              FROM pg_event_trigger_ddl_commands()
+             WHERE NOT in_extension $change$ END
+    LOOP
+        CONTINUE WHEN object.schema = 'pg_temp';
+        total := total + 1;
+        IF total <= 5000 THEN
+            list[total] := to_json(object);
+        END IF;
+    END LOOP;
+    RETURN concat(array_to_string(list, ','), CASE WHEN total > 5000 THEN format(',{"truncated":true,"total":%s}', total) END);
+END
 $$;
 
 -- Whether a setting, by default on, was set to a word for off.
@@ -266,15 +285,16 @@ DECLARE
     standing    schema_notifications.log;        -- an unfinished row
     is_own      boolean := false;                -- of this command
     in_script   boolean := false;                -- of an extension
+    is_ours     boolean;                         -- something in the extension's own schema
     no_log      boolean := schema_notifications.does_without_log() OR current_setting('transaction_read_only') = 'on';
     change      schema_notifications.log;
     notice      text;
 BEGIN
-    IF strpos(list, '"schema": "pg_temp"') > 0 THEN     -- as only a trigger, rule or policy still has it
-        list := coalesce((SELECT string_agg(object::text, ', ') FROM json_array_elements(('[' || list || ']')::json) AS object
-                           WHERE object ->> 'schema' <> 'pg_temp'), '');
-    END IF;
-    IF tag IN ('GRANT', 'REVOKE') AND pg_my_temp_schema() <> 0 AND list ~ '"kind": "(table|sequence)"'
+    is_ours := strpos(list, '"schema":"schema_notifications"') > 0;
+    list := CASE WHEN octet_length(list) > 7000 OR strpos(list, '"schema":null') > 0 OR tag = 'SELECT INTO' THEN schema_notifications.objects(event)
+                 ELSE btrim(list, '[]') END;
+    is_ours := is_ours OR strpos(list, '"schema":"schema_notifications"') > 0;
+    IF tag IN ('GRANT', 'REVOKE') AND pg_my_temp_schema() <> 0 AND list ~ '"kind":"(table|sequence)"'
        AND schema_notifications.has_changed_temporary_ones_only() THEN
         list := '';
     END IF;
@@ -293,25 +313,27 @@ BEGIN
         in_script := in_script OR standing.tag IN ('CREATE EXTENSION', 'ALTER EXTENSION');
     END LOOP;
 
+    IF event = 'sql_drop' AND in_script THEN
+        RETURN;
+    ELSIF is_ours AND tag NOT IN ('COMMENT', 'REINDEX', 'SECURITY LABEL', 'DROP EXTENSION') THEN
+        RAISE EXCEPTION '% would change the extension schema_notifications of database "%", which then could not record '
+                        'what changes', tag, current_database()
+            USING ERRCODE = 'dependent_objects_still_exist', HINT = 'To remove it, run DROP EXTENSION schema_notifications; to do '
+                  'without it for a while, ALTER EVENT TRIGGER ... DISABLE for its event triggers.';
+    END IF;
     IF event = 'sql_drop' THEN
-        IF in_script THEN
-            RETURN;
-        ELSIF strpos(list, '"schema": "schema_notifications"') > 0 AND tag <> 'DROP EXTENSION' THEN
-            RAISE EXCEPTION '% would change the extension schema_notifications of database "%", which then could not record '
-                            'what changes', tag, current_database()
-                USING ERRCODE = 'dependent_objects_still_exist', HINT = 'To remove it, run DROP EXTENSION schema_notifications; to do '
-                      'without it for a while, ALTER EVENT TRIGGER ... DISABLE for its event triggers.';
-        ELSIF tag NOT LIKE 'DROP %' OR tag = 'DROP OWNED' THEN
+        IF tag NOT LIKE 'DROP %' OR tag = 'DROP OWNED' THEN
             PERFORM schema_notifications.leave(tag, list, schema_notifications.this_command());
             RETURN;
         ELSIF is_own THEN           -- DROP EXTENSION
             list := coalesce((
-                SELECT string_agg(object::text, ', ') FROM json_array_elements(('[' || list || ']')::json) AS object
+                SELECT string_agg(object::text, ',') FROM json_array_elements(('[' || list || ']')::json) AS object
                  WHERE (object ->> 'kind', object ->> 'identity') NOT IN (
-                           SELECT member ->> 'kind', member ->> 'identity' FROM json_array_elements(change.objects) AS member)), '');
+                           SELECT member ->> 'kind', member ->> 'identity' FROM json_array_elements(change.objects) AS member)
+                       IS NOT FALSE), '');
         END IF;
     ELSIF is_own AND tag <> 'DROP EXTENSION' THEN
-        list := concat_ws(', ', nullif(btrim(change.objects::text, '[]'), ''), nullif(list, ''));
+        list := concat_ws(',', nullif(btrim(change.objects::text, '[]'), ''), nullif(list, ''));
     END IF;
 
     IF is_own THEN
@@ -338,12 +360,12 @@ BEGIN
                 USING HINT = 'End the long transaction of the listener that holds it: pg_stat_activity shows it.';
         ELSE
             notice := format('{"type":"ddl_command_end","tag":"%s","timestamp":"%s+00"%s,"database":%s,"user":%s,"txid":"%s","objects":[%s]}',
-                tag, to_char(CASE WHEN no_log THEN clock_timestamp() ELSE change.changed_at END AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.MS'),
+                tag, to_char(CASE WHEN no_log THEN clock_timestamp() ELSE change.changed_at END AT TIME ZONE 'UTC'::pg_catalog.text, 'YYYY-MM-DD HH24:MI:SS.MS'::pg_catalog.text),
                 CASE WHEN NOT no_log THEN ',"id":' || change.id END, to_json(current_database()),
                 to_json(CASE current_setting('role') WHEN 'none' THEN session_user ELSE current_setting('role') END),
                 pg_current_xact_id(), list);
-            IF octet_length(notice) > 7999 THEN
-                notice := schema_notifications.truncated(notice);
+            IF octet_length(notice) > 7999 THEN     -- without its objects; a quote within a string is escaped, so this is the key
+                notice := split_part(notice, ',"objects":', 1) || ',"truncated":true}';
             END IF;
             PERFORM pg_notify('schema_changed', notice);
         END IF;

@@ -46,6 +46,17 @@ def test_what_was_altered_has_before_and_after(user: psycopg.Connection, reader:
     assert difference.after == {"type": "numeric(12,2)"}
 
 
+def test_more_at_once_than_the_log_lists(user: psycopg.Connection, reader: Reader) -> None:
+    """Beyond 5,000 objects: what has changed is read from the catalogs, whatever the log says."""
+    create = "DO $$ BEGIN FOR n IN 1..5000 LOOP EXECUTE format('CREATE DOMAIN s.d%s AS int', n); END LOOP; END $$"
+    user.execute(f"CREATE SCHEMA s; {create}")
+    assert len(reader.refresh()) == 5001
+    user.execute("DROP SCHEMA s CASCADE")
+    gone = told(reader.refresh())
+    assert {(action, kind) for action, kind, _ in gone} == {("removed", "domain"), ("removed", "schema")}
+    assert len(gone) == 5001
+
+
 def test_renames_are_known_by_oid(user: psycopg.Connection, reader: Reader) -> None:
     user.execute("CREATE TABLE one (a integer, b integer); CREATE TABLE two (a integer, b integer)")
     reader.refresh()

@@ -127,6 +127,18 @@ async def test_a_truncated_notice_is_completed_from_the_log(database: str) -> No
     assert (change.truncated, len(change.objects)) == (False, 151)
 
 
+async def test_what_even_the_log_has_not_in_full_is_truncated(database: str) -> None:
+    """Of more than 5,000 objects."""
+    create = "DO $$ BEGIN FOR n IN 1..5000 LOOP EXECUTE format('CREATE DOMAIN s.d%s AS int', n); END LOOP; END $$"
+    execute(database, f"SET schema_notifications.log = off; SET schema_notifications.notify = off; CREATE SCHEMA s; {create}")
+    async with listening(database) as queue:
+        execute(database, "DROP SCHEMA s CASCADE", "CREATE TABLE t ()")
+        change, _ = await take(queue, 2)
+        await nothing_more(queue)
+    assert isinstance(change, SchemaChange)
+    assert (change.tag, change.truncated, len(change.objects)) == ("DROP SCHEMA", True, 5000)
+
+
 async def test_what_was_logged_and_not_announced_comes_with_the_heartbeat(database: str) -> None:
     async with listening(database, heartbeat=0.3) as queue:
         execute(database, "SET schema_notifications.notify = off", "CREATE TABLE silent ()")

@@ -159,6 +159,44 @@ def test_dump_and_restore(database: Database, tmp_path: Path, target: str, owner
     database.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.mark.parametrize("target", ["has it", "has not"])
+def test_a_restore_by_an_owner_leaves_the_extension_as_it_is(database: Database, tmp_path: Path, target: str) -> None:
+    """As into a server that lacks the extension, and with --clean into a database that has it: by the commands of docs/feed.md."""
+    database.execute("CREATE TABLE t (id serial PRIMARY KEY); INSERT INTO t VALUES (1); CREATE VIEW v AS TABLE t")
+    name = f"{database.name}_owned"
+    database.execute(f"CREATE DATABASE {name} OWNER alice TEMPLATE {'template1' if target == 'has it' else 'template0'}")
+    restored = Database(database.cluster, name)
+    whole, listed, without = tmp_path / "dump", tmp_path / "list", tmp_path / "without"
+
+    def run(program: str, *words: object, user: str = "postgres") -> subprocess.CompletedProcess[str]:
+        server: list[Any] = ["-h", "127.0.0.1", "-p", str(database.cluster.port), "-U", user]
+        line = [database.cluster.bin / program, *server, *map(str, words)]
+        return subprocess.run(line, check=False, capture_output=True, text=True)
+
+    def restore(*words: object) -> tuple[int, str]:
+        done = run("pg_restore", "--no-owner", "--no-acl", "--clean", "--if-exists", "-1", "-d", name, *words, user="alice")
+        return done.returncode, done.stderr
+
+    assert run("pg_dump", "-Fc", "-f", whole, database.name).returncode == 0
+    code, error = restore(whole)
+    assert code == 1
+    assert ("must be owner of extension" if target == "has it" else "permission denied to create extension") in error
+    contents = subprocess.run(
+        [database.cluster.bin / "pg_restore", "--list", whole], check=True, capture_output=True, text=True
+    ).stdout
+    listed.write_text("".join(line for line in contents.splitlines(keepends=True) if "schema_notifications" not in line))
+    for _ in range(2):
+        assert restore(f"--use-list={listed}", whole) == (0, "")
+        assert restored.execute("SELECT id FROM v") == [(1,)]
+    if run("pg_dump", "--help").stdout.find("--exclude-extension") > 0:
+        assert run("pg_dump", "-Fc", "--exclude-extension=schema_notifications", "-f", without, database.name).returncode == 0
+        assert restore(without) == (0, "")
+    if target == "has it":
+        assert [notice["tag"] for notice in restored.notices_of("DROP VIEW v")] == ["DROP VIEW"]
+        assert restored.status()["healthy"]
+    database.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 def test_a_quiet_restore(database: Database) -> None:
     """PGOPTIONS switch it off for a whole program."""
     options = "-c schema_notifications.notify=off -c schema_notifications.log=off"

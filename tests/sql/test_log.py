@@ -221,7 +221,8 @@ def test_retention_by_rows(database: Database) -> None:
     _, _, recent = database.changes_since(None)
     assert prune(database) == 400
     change(database, 20)
-    assert prune(database) == 20
+    prune(database)  # unless one of these did
+    assert database.status()["log_rows"] == 100
     assert prune(database) == 0
     assert database.status()["log_rows"] == 100
     assert database.changes_since(old)[:2] == ([], "reset")
@@ -230,10 +231,10 @@ def test_retention_by_rows(database: Database) -> None:
 
 
 def test_the_log_stays_short_by_itself(database: Database) -> None:
-    """About one command in 128 prunes, so that without a gap of 2,000 (one in six million) the log stays below 2,100 rows."""
+    """About one command in 256 prunes, so that without a gap of 4,000 (one in six million) the log stays below 4,100 rows."""
     database.execute(f"ALTER DATABASE {database.name} SET schema_notifications.retention_rows = 100")
     change(database, 6000)
-    assert 100 <= database.status()["log_rows"] <= 2100
+    assert 100 <= database.status()["log_rows"] <= 4100
     assert database.status()["healthy"]
 
 
@@ -245,7 +246,7 @@ def test_it_catches_up_with_a_retention_that_was_lowered(database: Database) -> 
     change(database, 20000)
     database.execute(f"ALTER DATABASE {database.name} SET schema_notifications.retention_rows = 100")
     change(database, 3200)
-    assert database.status()["log_rows"] <= 2100
+    assert database.status()["log_rows"] <= 3000
 
 
 def test_retention_by_age(database: Database) -> None:

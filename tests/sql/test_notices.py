@@ -521,6 +521,22 @@ def test_a_payload_never_passes_7999_bytes(database: Database, character: str) -
     assert drop(others, longest + 1)[1]
 
 
+def test_of_many_objects_the_log_has_the_first_and_says_how_many(database: Database) -> None:
+    database.execute("SET schema_notifications.log = off; SET schema_notifications.notify = off; CREATE SCHEMA s; CREATE SCHEMA t;"
+                     " DO $$ BEGIN FOR n IN 1..5000 LOOP EXECUTE format('CREATE DOMAIN s.d%1$s AS int', n);"
+                     " IF n < 5000 THEN EXECUTE format('CREATE DOMAIN t.d%1$s AS int', n); END IF; END LOOP; END $$")  # fmt: skip
+    notices = database.notices_of("DROP SCHEMA s CASCADE", "DROP SCHEMA t CASCADE", "CREATE TABLE u ()")
+    (_, many), (_, as_many_as_fit), _ = database.log()
+    assert [notice.get("truncated", False) for notice in notices] == [True, True, False]
+    assert many[5000:] == [{"truncated": True, "total": 5001}]
+    assert {item["action"] for item in many[:5000]} == {"dropped"}
+    assert len({item["identity"] for item in many[:5000]}) == 5000
+    assert len(as_many_as_fit) == 5000
+    assert {"action": "dropped", "kind": "schema", "schema": None, "identity": "t"} in as_many_as_fit
+    assert all("truncated" not in item for item in as_many_as_fit)
+
+
+@pytest.mark.every_version
 @pytest.mark.parametrize(("encoding", "character"), [("LATIN1", b"\xe9"), ("SQL_ASCII", b"\xff"), ("EUC_JP", b"\xc9\xbd")])
 def test_other_encodings(database: Database, encoding: str, character: bytes) -> None:
     name = f"{database.name}_{encoding.lower()}"
@@ -534,7 +550,7 @@ def test_other_encodings(database: Database, encoding: str, character: bytes) ->
         listener.pgconn.exec_(b"SELECT 1")
         notice, end = (listener.pgconn.notifies() for _ in range(2))
     assert notice is not None
-    assert b'"identity": "public.\\"' + character * 20 + b'\\""' in notice.extra
+    assert b'"identity":"public.\\"' + character * 20 + b'\\""' in notice.extra
     assert end is not None
     assert end.extra == b"end"
     assert other.value("SELECT healthy FROM schema_notifications.status()") is True
