@@ -10,6 +10,7 @@ import pulumi
 from notifying_postgres import NotifyingPostgres, NotifyingPostgresArgs
 from notifying_postgres.args import DEFAULT_BASE_IMAGE
 from notifying_postgres.names import camel_case, renamed, snake_case
+from notifying_postgres.relay.args import DEFAULT_RELAY_BASE_IMAGE
 from pulumi.runtime.proto.engine_pb2 import ERROR, LogRequest
 from pulumi.runtime.settings import get_engine
 
@@ -33,6 +34,8 @@ def read_args(config: pulumi.Config) -> NotifyingPostgresArgs:
         args["registry_image"] = os.environ["NOTIFYING_POSTGRES_REGISTRY_IMAGE"]
     if args.get("base_image", DEFAULT_BASE_IMAGE) == DEFAULT_BASE_IMAGE:
         args["base_image"] = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", DEFAULT_BASE_IMAGE)
+    if args.get("relay_base_image", DEFAULT_RELAY_BASE_IMAGE) == DEFAULT_RELAY_BASE_IMAGE:
+        args["relay_base_image"] = os.environ.get("NOTIFYING_POSTGRES_RELAY_BASE_IMAGE", DEFAULT_RELAY_BASE_IMAGE)
     return cast(NotifyingPostgresArgs, args)
 
 
@@ -43,6 +46,9 @@ def read_database(settings: Any) -> Any:
     args = renamed(settings, snake_case)
     if "password" in args:
         args["password"] = pulumi.Output.secret(args["password"])
+    for sink in args["relay"] if isinstance(args.get("relay"), list) else ():
+        if isinstance(sink, dict) and sink.get("secret") is not None:
+            sink["secret"] = pulumi.Output.secret(sink["secret"])
     return args
 
 

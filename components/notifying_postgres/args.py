@@ -11,6 +11,7 @@ import pulumi
 from .coolify.args import CoolifyArgs
 from .errors import InvalidArgument, checked, refuse_unknown
 from .names import camel_case
+from .relay.args import DEFAULT_RELAY_BASE_IMAGE, RelaySinkArgs, Sink, read_relay
 from .ssh import SshAddress, check_private_key, parse_address, parse_host_key
 
 DEFAULT_IMAGE = "xooo-postgres-notifications:16"
@@ -61,6 +62,8 @@ class DatabaseArgs(TypedDict):
     """Has the database copied to a folder on the host, by a schedule. Default: none is made."""
     restore_from: NotRequired[pulumi.Input[str]]
     """What a new volume begins with: a backup on the host, or a folder of them, of which the newest. Default: an empty database."""
+    relay: NotRequired[list[RelaySinkArgs]]
+    """Where each schema change is handed on to: webhooks, NATS subjects, Redis streams. Default: nowhere."""
     coolify: NotRequired[CoolifyArgs]
     """Has Coolify run the database, in its dashboard and with its backups. Default: a plain container."""
 
@@ -90,6 +93,8 @@ class NotifyingPostgresArgs(TypedDict):
     """An existing Docker network for the containers, such as `coolify`. Default: Docker's own `bridge`."""
     registry_image: NotRequired[str]
     """The image of the registry from which Coolify pulls, if it runs a database. Default: the official one."""
+    relay_base_image: NotRequired[pulumi.Input[str]]
+    """The Python image on which relays are built, if a database has one. Default: `python:3.13-alpine`."""
 
 
 class SchemaNotification(TypedDict):
@@ -277,6 +282,7 @@ INSTANCE_RULES: dict[str, Rule] = {
     "base_image": image_reference,
     "network": network,
     "registry_image": image_reference,
+    "relay_base_image": image_reference,
 }
 DATABASE_RULES: dict[str, Rule] = {
     "database_name": identifier,
@@ -328,6 +334,7 @@ class Database:
     upgrade: bool
     backup: Backup | None
     restore_from: pulumi.Output[str] | None
+    relay: list[Sink]
     coolify: CoolifyArgs | None
 
 
@@ -346,6 +353,7 @@ class Arguments:
     base_image: pulumi.Output[str]
     network: pulumi.Output[str] | None
     registry_image: str
+    relay_base_image: pulumi.Output[str]
 
 
 def read_arguments(name: str, args: NotifyingPostgresArgs) -> Arguments:
@@ -363,6 +371,7 @@ def read_arguments(name: str, args: NotifyingPostgresArgs) -> Arguments:
         "image": DEFAULT_IMAGE,
         "base_image": DEFAULT_BASE_IMAGE,
         "registry_image": DEFAULT_REGISTRY_IMAGE,
+        "relay_base_image": DEFAULT_RELAY_BASE_IMAGE,
     }
     read = _read("", args, INSTANCE_RULES, defaults)
     listed = [read_database(name, key, database) for key, database in databases.items()]
@@ -389,6 +398,14 @@ def read_database(name: str, key: str, args: DatabaseArgs) -> Database:
                 "Coolify decides it; see the settings in coolify",
                 because="is given beside coolify",
             )
+        if args.get("relay") is not None:
+            raise InvalidArgument(
+                f"{where}.relay",
+                None,
+                "run 'schema-changes relay' beside it, with the URL in `urls` (docs/relay.md); a relay of the stack's own goes "
+                "through the database's socket, which Coolify does not share",
+                because="is given beside coolify",
+            )
         if not isinstance(coolify, Mapping):
             raise InvalidArgument(f"{where}.coolify", coolify, "give its settings by name")
         refuse_unknown(f"{where}.coolify.", coolify, CoolifyArgs.__annotations__)
@@ -409,7 +426,8 @@ def read_database(name: str, key: str, args: DatabaseArgs) -> Database:
             )
     if "volume_name" not in named:
         read["volume_name"] = read["container_name"].apply(lambda container: f"{container}-data")
-    return Database(key=key, named=named, coolify=coolify, backup=_read_backup(f"{where}.backup", args.get("backup")), **read)
+    backup, relay = _read_backup(f"{where}.backup", args.get("backup")), read_relay(f"{where}.relay", args.get("relay"))
+    return Database(key=key, named=named, coolify=coolify, backup=backup, relay=relay, **read)
 
 
 def _read_backup(where: str, args: object) -> Backup | None:

@@ -11,6 +11,7 @@ from .coolify.provision import provision_in_coolify
 from .coolify.registry import push_to_loopback_registry
 from .host import connect
 from .image import build_image
+from .relay.provision import build_relay_image
 from .server import GeneratedPasswords, Instance, Provisioned
 
 # How many databases are provisioned at once over SSH: sshd drops connections when 10 are logging in (MaxStartups, by default).
@@ -48,6 +49,10 @@ class NotifyingPostgres(pulumi.ComponentResource):
                 instance, given.image, given.base_image, build, registry_image=given.registry_image
             )
 
+        relay_image = None
+        if any(database.relay for database in given.databases):
+            relay_image = build_relay_image(instance, given.image, given.relay_base_image)
+
         generated = GeneratedPasswords(name, parent=self)
         provisioned: dict[str, Provisioned] = {}
         for database in given.databases:
@@ -68,7 +73,7 @@ class NotifyingPostgres(pulumi.ComponentResource):
                 )
             else:
                 provisioned[database.key] = provision_container(
-                    instance, database, password=password, network=given.network, after=[build, *after]
+                    instance, database, password=password, network=given.network, relay_image=relay_image, after=[build, *after]
                 )
 
         self.image_id = image_id

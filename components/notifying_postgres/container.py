@@ -1,5 +1,6 @@
 """One database on a host, in a container of its own: the volume that keeps its data, and the container."""
 
+from dataclasses import replace
 from typing import Any
 
 import pulumi
@@ -8,6 +9,7 @@ import pulumi_docker as docker
 from .args import Backup, Database
 from .errors import InvalidArgument
 from .host import answer
+from .relay.provision import provision_relay
 from .server import Instance, Provisioned, Server
 
 DATA_DIRECTORY = "/var/lib/postgresql/data"
@@ -28,11 +30,13 @@ def provision_container(
     *,
     password: pulumi.Output[str],
     network: pulumi.Input[str] | None,
+    relay_image: pulumi.Output[str] | None,
     after: list[pulumi.Resource],
 ) -> Provisioned:
     """Makes one database on the host.
 
     :param password: the superuser's.
+    :param relay_image: the id of the image of its relay, if it has one.
     :param after: what has to be done before.
     """
     host, parent = instance.host, instance.parent
@@ -76,8 +80,8 @@ def provision_container(
     # Another number makes the container anew, where an earlier deploy was cut off while it made it.
     attempt = pulumi.Output.all(host.seen, database.container_name).apply(lambda both: both[0].attempts.get(both[1], "0"))
 
-    # Backups are made over the server's own socket, so they need neither network nor a password that is anywhere to be seen.
-    socket = database.backup and docker.Volume(
+    # Backups and relays go over the server's own socket, so they need neither network nor a password that is anywhere to be seen.
+    socket = bool(database.backup or database.relay) and docker.Volume(
         f"{resource}-socket",
         name=database.container_name.apply(lambda container: f"{container}-socket"),
         opts=pulumi.ResourceOptions(
@@ -141,7 +145,13 @@ def provision_container(
     converged = server.converge(after=container, note=[data, attempt])
     if database.backup:
         _provision_backups(server, database.backup, sockets, after=converged)
-    return server.provisioned(data, server.check(after=converged))
+    provisioned = server.provisioned(data, server.check(after=converged))
+    if database.relay and relay_image:
+        relayed = provision_relay(
+            server, database.relay, image_id=relay_image, sockets=sockets, network=network, after=provisioned.last
+        )
+        provisioned = replace(provisioned, last=relayed)
+    return provisioned
 
 
 def _same_volume(values: list[str]) -> str:

@@ -6,7 +6,9 @@ from typing import Any
 
 import pulumi
 
-SECRETS = frozenset({"password", "postgresPassword", "environmentVariables", "token", "internalUrl", "externalUrl", "urls"})
+SECRETS = frozenset(
+    {"password", "postgresPassword", "environmentVariables", "token", "secret", "internalUrl", "externalUrl", "urls"}
+)
 """What is secret wherever it stands, and whatever it is made of."""
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pulumi
 
+import schema_changes
+
 FOLDER = ".notifying-postgres"
 
 
@@ -31,7 +33,7 @@ def _home_folder() -> Path:
 
 
 def files() -> str:
-    """Copies what hosts need to this machine's ~/.notifying-postgres: `image`, the build context, and `on_host`, the scripts.
+    """Copies what hosts need to ~/.notifying-postgres on this machine: the build contexts `image` and `relay`, and `on_host`.
 
     :returns: the name of the folder there, which is a digest over the names and contents of its files.
     """
@@ -64,8 +66,15 @@ def _sources() -> Iterator[tuple[str, Path]]:
     """The files by the name they get. The build context is in the wheel too; in a checkout it is the folder ``image``."""
     here = Path(__file__).parent
     packaged = here / "build_context"
-    for name, folder in (("image", packaged if packaged.is_dir() else here.parents[1] / "image"), ("on_host", here / "on_host")):
-        files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    for name, folder in (
+        ("image", packaged if packaged.is_dir() else here.parents[1] / "image"),
+        ("on_host", here / "on_host"),
+        ("relay", here / "relay" / "image"),
+        ("relay/schema_changes", Path(schema_changes.__file__).parent),
+    ):
+        files = sorted(
+            file for file in folder.rglob("*") if file.is_file() and not file.name.startswith(".") and file.suffix != ".pyc"
+        )
         if not files:
             raise pulumi.RunError(f"there is nothing in {folder}: install notifying-postgres again")
         for file in files:

@@ -77,7 +77,7 @@ def _sinks(options: argparse.Namespace) -> dict[str, _Wanted]:
     for words in options.secret_file:
         name, file = _named(words)
         secrets[name] = Path(file).read_text().strip()
-    listed = [(*_named(words), None, options.diff) for words in options.to]
+    listed: list[tuple[str, str, str | None, bool]] = [(*_named(words), None, options.diff) for words in options.to]
     if options.sinks is not None:
         listed += _read(Path(options.sinks), options.diff)
 

@@ -12,6 +12,8 @@ from ..metrics import parse_address
 
 # Changes that one check makes.
 _CHECKED = 3
+# Attempts after which a sink does not take it.
+_ATTEMPTS = 5
 
 
 def print_status(address: str) -> int:
@@ -33,7 +35,7 @@ def check(address: str, conninfo: str, *, timeout: float = 10, **parameters: Any
 
     Raises `Unreachable` when no relay is at HOST:PORT, `Unhealthy` when a sink did not take it, and what `check` raises.
     """
-    from .. import check as database
+    from ..check import check as check_database
 
     deadline = time.monotonic() + timeout
     while True:
@@ -50,7 +52,7 @@ def check(address: str, conninfo: str, *, timeout: float = 10, **parameters: Any
     if not before["checks"]:
         raise SchemaChangesError(f"The relay at {address} hands no changes of a check on: start it with --checks.")
 
-    database.check(conninfo, timeout=timeout, **parameters)
+    check_database(conninfo, timeout=timeout, **parameters)
     deadline = time.monotonic() + timeout
     while True:
         state = _state(address)
@@ -59,7 +61,8 @@ def check(address: str, conninfo: str, *, timeout: float = 10, **parameters: Any
         if not waiting:
             print(json.dumps(state))
             return 0
-        if time.monotonic() > deadline or all(sink["ended"] for sink in waiting):
+        failed = {was["sink"]: was["failures"] + _ATTEMPTS for was in before["sinks"]}
+        if time.monotonic() > deadline or all(sink["ended"] or sink["failures"] >= failed[sink["sink"]] for sink in waiting):
             said = [state["problem"]] if state["problem"] else []
             for sink in waiting:
                 said.append(f"The sink {sink['sink']} did not take the check's change: {sink['problem'] or 'it is slow'}.")

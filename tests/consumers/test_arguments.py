@@ -9,6 +9,7 @@ import pytest
 from notifying_postgres import DatabaseArgs, NotifyingPostgresArgs
 from notifying_postgres.args import BackupArgs
 from notifying_postgres.coolify import CoolifyArgs
+from notifying_postgres.relay.args import RelaySinkArgs
 
 from tests.support.coolify import FakeCoolify
 from tests.support.stack import Stack
@@ -27,6 +28,15 @@ DATABASE = {
     "upgrade": True,
     "backup": {"folder": "/var/backups", "schedule": "0 1 * * *", "verify": "0 2 * * 0", "keep": "3", "keep_days": "30"},
     "restore_from": "/var/backups/old",
+    "relay": [
+        {
+            "url": "https://example.org/hook",
+            "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "name": "hook",
+            "differences": True,
+        },
+        {"url": "redis://redis/changes"},
+    ],
 }
 COOLIFY = {
     "project": "shop",
@@ -66,6 +76,7 @@ ARGS = {
     "base_image": "postgres:16-alpine",
     "network": "a-network",
     "registry_image": "a-registry:2",
+    "relay_base_image": "python:3.13-alpine",
 }
 
 
@@ -103,6 +114,7 @@ def test_every_argument_means_the_same_in_both_forms(consumer: Stack, way: str, 
     assert args.keys() | {"databases"} == NotifyingPostgresArgs.__annotations__.keys()
     assert DATABASE.keys() | {"coolify"} == DatabaseArgs.__annotations__.keys()
     assert DATABASE["backup"].keys() == BackupArgs.__annotations__.keys()  # type: ignore[attr-defined]
+    assert DATABASE["relay"][0].keys() == RelaySinkArgs.__annotations__.keys()  # type: ignore[index]
     assert COOLIFY.keys() | {"url", "token"} == CoolifyArgs.__annotations__.keys()
     consumer.config = {"way": way, "args": {**args, "databases": databases}}
 

@@ -17,6 +17,7 @@ import pytest
 from notifying_postgres.args import BackupArgs, DatabaseArgs
 from notifying_postgres.coolify import CoolifyArgs
 from notifying_postgres.names import camel_case
+from notifying_postgres.relay.args import RelaySinkArgs
 
 from tests.house.test_documents import DOCUMENTS
 from tests.support import REPOSITORY
@@ -132,9 +133,9 @@ def set_by_pulumi(words: list[str], folder: Path) -> None:
     assert re.search(rf"^  {first}:$", (REPOSITORY / "Pulumi.yaml").read_text(), re.MULTILINE), key
     if rest:
         known = {camel_case(name) for name in DatabaseArgs.__annotations__}
-        for group, arguments in {"coolify": CoolifyArgs, "backup": BackupArgs}.items():
+        for group, arguments in {"coolify": CoolifyArgs, "backup": BackupArgs, "relay": RelaySinkArgs}.items():
             known |= {f"{group}.{camel_case(name)}" for name in arguments.__annotations__}
-        assert rest.partition(".")[2] in known, key
+        assert re.sub(r"\[\d\]", "", rest.partition(".")[2]) in known, key
 
 
 def run_schema_changes(words: list[str], server: Cluster, folder: Path) -> None:

@@ -82,7 +82,8 @@ def test_sinks_come_from_a_file_each_with_its_secret_and_with_differences_or_wit
         wait_until(lambda: all(sink["delivered"] == 1 for sink in relay.status()["sinks"]), "three deliveries")
         assert [sink["sink"] for sink in relay.status()["sinks"]][::2] == ["hook", "nats"]
     assert "+ table public.orders" in receiver.taken()[0]["data"]["differences_text"]
-    ((_, fields),) = client.Redis(port=redis.port).xrange("changes")
+    entries: Any = client.Redis(port=redis.port).xrange("changes")
+    ((_, fields),) = entries
     assert not {"differences", "differences_text"} & json.loads(fields[b"event"])["data"].keys()
 
 

@@ -9,15 +9,18 @@ from hypothesis import strategies as st
 from notifying_postgres import DatabaseArgs, NotifyingPostgresArgs
 from notifying_postgres.args import DATABASE_RULES, INSTANCE_RULES, Rule
 from notifying_postgres.errors import InvalidArgument
+from notifying_postgres.relay import args as relay
 
 SCALARS = st.booleans() | st.integers() | st.floats() | st.text(max_size=80)
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3))
-RULES = INSTANCE_RULES | DATABASE_RULES
+SINK_RULES: dict[str, Rule] = {"url": relay.url, "secret": relay.secret, "name": relay.name}
+RULES = INSTANCE_RULES | DATABASE_RULES | SINK_RULES | {"relay": relay.read_relay}
 
 
 def test_every_argument_but_those_of_several_settings_has_a_rule() -> None:
+    assert SINK_RULES.keys() | {"differences"} == relay.RelaySinkArgs.__annotations__.keys()
     assert INSTANCE_RULES.keys() | {"databases"} == NotifyingPostgresArgs.__annotations__.keys()
-    assert DATABASE_RULES.keys() | {"backup", "coolify"} == DatabaseArgs.__annotations__.keys()
+    assert DATABASE_RULES.keys() | {"backup", "coolify", "relay"} == DatabaseArgs.__annotations__.keys()
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -35,7 +38,7 @@ def test_every_value_is_taken_or_refused_in_a_sentence(rule: Rule, value: Any) -
         rule("the.key", value)
     except InvalidArgument as refusal:
         assert isinstance(refusal, pulumi.RunError)
-        assert str(refusal).startswith("the.key is ")
+        assert str(refusal).startswith(("the.key is ", "the.key["))
         assert ": " in str(refusal)
 
 

@@ -57,6 +57,7 @@ def test_secrets_are_marked_and_nothing_else_is(package: Any) -> None:
     secrets = {path for path, one in everything(package) if one.get("secret")}
     assert {path.rpartition(".")[2] for path in secrets} == {
         "password", "postgresPassword", "environmentVariables", "token", "coolifyToken", "urls", "internalUrl", "externalUrl",
+        "secret",
     }  # fmt: skip
     assert {"DatabaseArgs.properties.password", "NotifyingPostgres.properties.urls", "CoolifyArgs.properties.token"} <= secrets
     unmarked = {path.rpartition(".")[2] for path, one in everything(package) if not one.get("secret")}

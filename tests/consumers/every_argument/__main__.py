@@ -9,8 +9,8 @@ from notifying_postgres.names import camel_case
 from pulumi_command import local
 
 # What takes no Output, in either form.
-PLAIN = ("databases", "private_key_file", "allow_unverified_host", "registry_image", "retain_data", "upgrade")
-NESTED = ("coolify", "backup")
+PLAIN = ("databases", "private_key_file", "allow_unverified_host", "registry_image", "retain_data", "upgrade", "differences")
+NESTED = ("coolify", "backup", "relay")
 
 config = pulumi.Config()
 
@@ -37,14 +37,18 @@ GIVEN: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def given(settings: dict[str, Any]) -> dict[str, Any]:
+def given(settings: Any) -> Any:
     """The settings, those that may be Outputs in the way that the configuration names."""
+    if isinstance(settings, list):
+        return [given(one) for one in settings]
     way = GIVEN[config.require("way")]
     return {key: given(value) if key in NESTED else value if key in PLAIN else way(value) for key, value in settings.items()}
 
 
 def renamed(settings: Any) -> Any:
     """The arguments under the names of the schema."""
+    if isinstance(settings, list):
+        return [renamed(one) for one in settings]
     if not isinstance(settings, dict):
         return settings
     databases = {key: renamed(value) for key, value in settings.get("databases", {}).items()}
@@ -56,7 +60,7 @@ args = given(config.require_object("args"))
 args["databases"] = {key: given(settings) for key, settings in args["databases"].items()}
 
 if config.require("form") == "native":
-    postgres = NotifyingPostgres(pulumi.get_stack(), args)  # type: ignore[arg-type]
+    postgres = NotifyingPostgres(pulumi.get_stack(), args)
     pulumi.export("databases", postgres.databases)
 else:
     token = "notifying-postgres:index:NotifyingPostgres"
