@@ -13,7 +13,8 @@ DOCKER_BUILDKIT=0 timeout 1800 docker build --build-arg "BASE_IMAGE=$base_image"
 	echo "The image of the relay, $image, could not be built from $base_image: see the lines above." >&2
 	exit 1
 }
-id=$(docker image inspect --format '{{.Id}}' "$image") && docker run --rm --network none "$id" schema-changes relay --help >/dev/null || {
+id=$(docker image inspect --format '{{.Id}}' "$image") || exit
+docker run --rm --network none "$id" schema-changes relay --help >/dev/null || {
 	echo "The image of the relay, $image, does not start: see the lines above." >&2
 	exit 1
 }
