@@ -589,9 +589,6 @@ class FakeCoolify:
             self._jobs.put(lambda: work(database))
         return {"message": f"Database {action}ing request queued."}
 
-    def _stop_action(self, uuid: str, body: Json) -> Json:
-        return self.act(uuid, "stop", cleanup=str(body.get("docker_cleanup", True)) in ("True", "true", "1"))
-
     def _move(self, uuid: str, body: Json) -> Json:
         database = self._find(uuid)
         found = [e for all_of in self.environments.values() for e in all_of if e["uuid"] == body.get("environment_uuid")]
