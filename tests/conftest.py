@@ -1,6 +1,8 @@
 """Fixtures that several folders use, and what a test needs beside Python packages."""
 
+import os
 import signal
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
@@ -21,6 +23,9 @@ settings.load_profile("busy machine")
 # A shell starts what it runs in the background with Ctrl-C ignored, and the programs that the tests interrupt would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# For what runs with the Python of .venv where a checkout was set up: the tests may run with another one.
+os.environ["NOTIFYING_POSTGRES_PYTHON"] = sys.executable
 
 # Whoever ends the tests wants what they made to go with them.
 signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))

@@ -17,8 +17,13 @@ STACK = re.compile(r"e2e-(\d+)-[0-9a-f]{8}")
 def docker(*words: str, stdin: str = "", check: bool = True, errors: bool = False) -> str:
     """What `docker` prints, without the last line's end; of `docker logs`, and with `errors`, its standard error too.
 
-    With `check`, a command that fails fails the test that asks, with what it said. What it makes bears LABEL.
+    With `check`, a command that fails fails the test that asks, with what it said. What it makes bears LABEL. Where there is no
+    `docker`, the test that asks is skipped.
     """
+    if shutil.which("docker") is None:
+        from tests.support.needs import need  # which asks this module for the image
+
+        need("docker")
     verb = 2 if words[0] in ("container", "network", "volume") else 1
     if words[verb - 1] in ("create", "run"):
         words = (*words[:verb], "--label", f"{LABEL}={OWNER}", *words[verb:])
