@@ -97,7 +97,21 @@ def server() -> Iterator[Cluster]:
 
 def test_there_are_blocks() -> None:
     assert len(SHELL) > 8
-    assert {block.language for block in BLOCKS} <= {"", "bash", "go", "ini", "js", "json", "python", "sh", "sql", "ts", "yaml"}
+    assert {block.language for block in BLOCKS} <= {
+        "",
+        "bash",
+        "go",
+        "ini",
+        "java",
+        "js",
+        "json",
+        "python",
+        "rust",
+        "sh",
+        "sql",
+        "ts",
+        "yaml",
+    }
 
 
 @pytest.mark.parametrize("block", SHELL, ids=str)

@@ -225,9 +225,27 @@ def test_psql(cluster: Cluster, database: str) -> None:
     assert 'Asynchronous notification "schema_changed" with payload "{"type":"ddl_command_end","tag":"CREATE TABLE"' in done.stdout
 
 
+def built(name: str, source: str, code: str) -> Path:
+    """A folder of .cache for what is built from docs/listening.md and the folder of the client's name here, with the code there."""
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted((Path(__file__).parent / name).iterdir()))).hexdigest()
+    folder = REPOSITORY / ".cache" / f"{name}-{digest[:12]}"
+    shutil.copytree(Path(__file__).parent / name, folder, dirs_exist_ok=True)
+    (folder / source).parent.mkdir(exist_ok=True)
+    (folder / source).write_text(code)
+    return folder
+
+
 # pulumi-language-yaml: other languages were asked for, `toolchain/setup --languages`
 @pytest.mark.parametrize(
-    "client", ["postgres", "pg", "asyncpg", pytest.param("pgx", marks=pytest.mark.needs("go", "pulumi-language-yaml"))]
+    "client",
+    [
+        "postgres",
+        "pg",
+        "asyncpg",
+        pytest.param("pgx", marks=pytest.mark.needs("go", "pulumi-language-yaml")),
+        pytest.param("tokio-postgres", marks=pytest.mark.needs("cargo", "pulumi-language-yaml")),
+        pytest.param("pgjdbc", marks=pytest.mark.needs("mvn", "javac", "pulumi-language-yaml")),
+    ],
 )
 def test_the_documented_lines_miss_nothing_when_the_connection_is_lost(database: str, tmp_path: Path, client: str) -> None:
     if client == "asyncpg":
@@ -239,6 +257,15 @@ def test_the_documented_lines_miss_nothing_when_the_connection_is_lost(database:
         (tmp_path / "main.go").write_text(snippet("docs/listening.md", "package main"))
         subprocess.run([program("go"), "build", "-o", "follow", "."], cwd=tmp_path, check=True, timeout=240)
         command = [tmp_path / "follow"]
+    elif client == "tokio-postgres":
+        folder = built(client, "src/main.rs", snippet("docs/listening.md", "use std::"))
+        subprocess.run([program("cargo"), "build", "--locked", "--quiet"], cwd=folder, check=True, timeout=280)
+        command = [folder / "target/debug/follow"]
+    elif client == "pgjdbc":
+        folder = built(client, "Follow.java", snippet("docs/listening.md", "import java.sql"))
+        if not (folder / "target/dependency").exists():
+            subprocess.run([program("mvn"), "--quiet", "dependency:copy-dependencies"], cwd=folder, check=True, timeout=240)
+        command = [program("java"), "-cp", f"{folder}/target/dependency/*", folder / "Follow.java"]
     else:
         package = EXAMPLE / "package.json" if client == "postgres" else Path(__file__).parent / "pg.package.json"
         folder = node_modules(package, EXAMPLE / ".npmrc")
@@ -246,7 +273,12 @@ def test_the_documented_lines_miss_nothing_when_the_connection_is_lost(database:
         script.write_text(snippet("docs/listening.md", f"import {client} from '{client}'"))
         command = [program("node"), script]
     listening = "datname = current_database() AND pid <> pg_backend_pid()"
-    with psycopg.connect(database, autocommit=True) as connection, running(command, DATABASE_URL=database) as process:
+    with (
+        psycopg.connect(database, autocommit=True) as connection,
+        running(
+            command, DATABASE_URL=database, JDBC_DATABASE_URL=f"jdbc:{database.replace('postgres@', '')}?user=postgres"
+        ) as process,
+    ):
 
         def wait_until_it_asked() -> None:
             """Nothing says that the first cursor is there but a change that is told."""
