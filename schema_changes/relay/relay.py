@@ -116,11 +116,16 @@ class Delivery:
                 await self.sink.deliver(cloud_events)
                 break
             except NotDelivered as error:
-                attempts += 1
-                wait = max(backoff(attempts, *_BACKOFF), error.wait)
-                self._failed(str(error))
-                _log.warning("Sink %s does not take changes: %s.  Trying again in %.1f s.", self.name, error, wait)
-                await self._pause(wait)
+                reason = error
+            except Gone:
+                raise
+            except Exception as error:  # noqa: BLE001 - what a sink's library does not foresee is to end no other sink
+                reason = NotDelivered(f"{type(error).__name__}: {error}")
+            attempts += 1
+            wait = max(backoff(attempts, *_BACKOFF), reason.wait)
+            self._failed(str(reason))
+            _log.warning("Sink %s does not take changes: %s.  Trying again in %.1f s.", self.name, reason, wait)
+            await self._pause(wait)
         self.delivered += len(events)
         self.checks += sum(event["type"] == CHECK for event in cloud_events)
         self.problem = self.failing_since = self._oldest = None

@@ -20,6 +20,7 @@ from ..errors import SchemaChangesError
 from .cloudevent import CONTENT_TYPE, body, identity
 
 if TYPE_CHECKING:
+    import httpx
     from nats.aio.client import Client
     from nats.js import JetStreamContext
 
@@ -29,15 +30,23 @@ CloudEvent = dict[str, Any]
 _TIMEOUT = 20
 # Bytes of an answer that are read.
 _ANSWER = 65_536
+# Seconds for reading it once it is known to be good.
+_BODY = 2
+# Characters of what it says that are told.
+_LONGEST = 300
 # How many of its last messages are looked through for what may have come before; more than any batch.
 _RECENT = 500
 
 
 class NotDelivered(Exception):
-    """The sink did not take the events; try again.  str() of it says why, without secrets."""
+    """The sink did not take the events; try again.  str() of it says why, without secrets.
+
+    reason: shortened, and without what a terminal could take for a command, as it may be in the words of a server.
+    """
 
     def __init__(self, reason: str, wait: float = 0) -> None:
-        super().__init__(reason)
+        said = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in reason)
+        super().__init__(said if len(said) <= _LONGEST else f"{said[:_LONGEST]}…")
         self.wait = wait
         """Seconds that the sink asked to be left alone."""
 
@@ -104,6 +113,10 @@ class Webhook(Sink):
         import standardwebhooks
 
         super().__init__(url)
+        try:
+            httpx.URL(url.geturl())
+        except httpx.InvalidURL as error:
+            raise SchemaChangesError("The URL of a webhook is too long, or its host is none: write https://host/path.") from error
         if not secret:
             raise SchemaChangesError(
                 f"The webhook {self.where} has no signing secret, so its receiver could not tell who sends: give one "
@@ -131,13 +144,9 @@ class Webhook(Sink):
             try:
                 async with asyncio.timeout(_TIMEOUT):
                     answer = await self._client.send(request, stream=True)
-                    # read to its end, the connection serves the next event; what is long is not read
-                    async for _ in answer.aiter_raw():
-                        if answer.num_bytes_downloaded > _ANSWER:
-                            break
-                    await answer.aclose()
             except (httpx.HTTPError, TimeoutError) as error:
                 raise NotDelivered(str(error).strip() or f"no answer within {_TIMEOUT} s") from error
+            await _read(answer)
             if answer.status_code == httpx.codes.GONE:
                 raise Gone("the receiver answered 410 Gone: it wants no more")
             if not answer.is_success:
@@ -157,7 +166,7 @@ class Nats(Sink):
 
         super().__init__(url)
         self._subject = unquote(url.path.strip("/"))
-        if not self._subject or set(self._subject) & set(" *>\t\r\n"):
+        if "" in self._subject.split(".") or set(self._subject) & set(" *>\t\r\n"):
             raise SchemaChangesError(f"{self.where} names no NATS subject: write nats://host/SUBJECT, without wildcards.")
         password = secret.strip() or unquote(url.password or "")
         self._login = {"user": unquote(url.username), "password": password} if url.username else {"token": password or None}
@@ -185,9 +194,11 @@ class Nats(Sink):
                     if identity(event) not in self._recent
                 ]
                 await asyncio.gather(*messages)  # begun, and so sent, in their order
-        except (nats.errors.Error, OSError, TimeoutError) as error:
+        except Exception as error:
             await self.close()
-            raise NotDelivered(_words(error)) from error
+            if isinstance(error, (nats.errors.Error, OSError, TimeoutError)):
+                raise NotDelivered(_words(error)) from error
+            raise
         self._recent = set()
 
     async def _connect(self) -> Client:
@@ -269,7 +280,7 @@ class Redis(Sink):
         self._key = unquote(url.path.strip("/"))
         options = {name: values[-1] for name, values in parse_qs(url.query).items()}
         database, self._length = options.pop("db", "0"), options.pop("maxlen", "100000")
-        if not self._key or options or not (database.isdecimal() and self._length.isdecimal()):
+        if not self._key or options or not (database.isdecimal() and self._length.isdecimal() and int(self._length)):
             raise SchemaChangesError(f"{self.where} is no Redis stream: write redis://host/STREAM, ?maxlen=N and &db=N if need be.")
         self._client = redis.asyncio.Redis(
             host=url.hostname or "",
@@ -322,5 +333,19 @@ def _retry_after(value: str | None) -> float:
         return 0
 
 
+async def _read(answer: httpx.Response) -> None:
+    """Read to its end, the connection serves the next event; what is long, slow or wrong is not read: the status has said all."""
+    import httpx
+
+    with contextlib.suppress(httpx.HTTPError, TimeoutError):
+        async with asyncio.timeout(_BODY):
+            async for _ in answer.aiter_raw():
+                if answer.num_bytes_downloaded > _ANSWER:
+                    break
+    await answer.aclose()
+
+
 def _words(error: BaseException) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return f"no answer within {_TIMEOUT} s"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

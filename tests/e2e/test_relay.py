@@ -35,6 +35,30 @@ def changes(stream: RedisServer, name: str) -> list[str]:
     return [event["data"]["objects"][0]["identity"] for event in found if "schema_changes_cursor" not in str(event)]
 
 
+def becomes_unhealthy_with_the_reason(stack: Stack) -> None:
+    """Another of the same image, whose sink takes nothing, and that is asked more often."""
+    name, image = f"{stack.name}-stuck", stack.container("app-relay")["Config"]["Image"]
+    often = ("--health-interval", "1s", "--health-retries", "1", "--health-start-period", "0s")
+    socket = ("--volume", f"{stack.name}-app-socket:/var/run/postgresql", "--env", "PGDATABASE=app", "--env", "PGUSER=postgres")
+    relay = (
+        "schema-changes",
+        "relay",
+        "--to",
+        "stuck=redis://127.0.0.1:1/x",
+        "--metrics",
+        "127.0.0.1:9464",
+        "--stuck-after",
+        "0.1",
+    )
+    docker("run", "--detach", "--name", name, *often, *socket, image, *relay)
+    health = ("inspect", "--format", "{{json .State.Health}}", name)
+    wait_until(lambda: json.loads(docker(*health))["Status"] == "healthy", "health", 60)
+    stack.sql("CREATE TABLE last ()")
+    wait_until(lambda: json.loads(docker(*health))["Status"] == "unhealthy", "ill health", 60)
+    assert "The sink stuck takes nothing since " in json.loads(docker(*health))["Log"][-1]["Output"]
+    docker("rm", "--force", name)
+
+
 def test_a_relay_is_deployed_checked_changed_and_removed(stack: Stack, stream: RedisServer) -> None:
     one = {"url": f"{stream.url}/one", "secret": PASSWORD, "name": "one", "differences": True}
     stack.config["databases"]["app"] = {"relay": [one]}
@@ -69,6 +93,8 @@ def test_a_relay_is_deployed_checked_changed_and_removed(stack: Stack, stream: R
     assert {event["type"] for event in entries(stream, "two")} == {"notifying-postgres.check"}
     state = json.loads(docker("exec", f"{stack.name}-app-relay", "schema-changes", "relay", "--status", "127.0.0.1:9464"))
     assert [sink["sink"] for sink in state["sinks"]] == ["one", "two"]
+
+    becomes_unhealthy_with_the_reason(stack)
 
     del stack.config["databases"]["app"]["relay"]
     stack.up()
