@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn, cast
@@ -22,20 +23,21 @@ def read_args(config: pulumi.Config) -> NotifyingPostgresArgs:
     """Reads the component's arguments from the stack's configuration. The component checks them."""
     # The empty string stands for a setting that is not given: Pulumi asks for every setting that has no default.
     args: dict[str, Any] = {snake_case(key): config.get(key) for key in SETTINGS if config.get(key)}
-    if "allow_unverified_host" in args:
-        args["allow_unverified_host"] = config.get_bool("allowUnverifiedHost")
+    for name in {"allow_unverified_host", "verify_each_up"} & args.keys():
+        args[name] = config.get_bool(camel_case(name))
     if "databases" in args:
         databases = config.get_object("databases")
         if isinstance(databases, dict):
             databases = {key: read_database(value) for key, value in databases.items()}
         args["databases"] = databases
-    # Set by toolchain/setup where the official images cannot be pulled.
-    if "NOTIFYING_POSTGRES_REGISTRY_IMAGE" in os.environ:
-        args["registry_image"] = os.environ["NOTIFYING_POSTGRES_REGISTRY_IMAGE"]
-    if args.get("base_image", DEFAULT_BASE_IMAGE) == DEFAULT_BASE_IMAGE:
-        args["base_image"] = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", DEFAULT_BASE_IMAGE)
-    if args.get("relay_base_image", DEFAULT_RELAY_BASE_IMAGE) == DEFAULT_RELAY_BASE_IMAGE:
-        args["relay_base_image"] = os.environ.get("NOTIFYING_POSTGRES_RELAY_BASE_IMAGE", DEFAULT_RELAY_BASE_IMAGE)
+    # Set by toolchain/setup where the official images cannot be pulled. No other machine has the stand-ins.
+    if re.search(r"^(.*@)?(127\.0\.0\.1|localhost|\[::1\])(:|$)", args.get("host", "localhost")):
+        if "NOTIFYING_POSTGRES_REGISTRY_IMAGE" in os.environ:
+            args["registry_image"] = os.environ["NOTIFYING_POSTGRES_REGISTRY_IMAGE"]
+        if args.get("base_image", DEFAULT_BASE_IMAGE) == DEFAULT_BASE_IMAGE:
+            args["base_image"] = os.environ.get("NOTIFYING_POSTGRES_BASE_IMAGE", DEFAULT_BASE_IMAGE)
+        if args.get("relay_base_image", DEFAULT_RELAY_BASE_IMAGE) == DEFAULT_RELAY_BASE_IMAGE:
+            args["relay_base_image"] = os.environ.get("NOTIFYING_POSTGRES_RELAY_BASE_IMAGE", DEFAULT_RELAY_BASE_IMAGE)
     return cast(NotifyingPostgresArgs, args)
 
 

@@ -91,6 +91,8 @@ class NotifyingPostgresArgs(TypedDict):
     """The PostgreSQL image to build on. Default: `postgres:16-alpine`."""
     network: NotRequired[pulumi.Input[str]]
     """An existing Docker network for the containers, such as `coolify`. Default: Docker's own `bridge`."""
+    verify_each_up: NotRequired[bool]
+    """Whether each deploy sets the password, sees to the extension and checks every database, changed or not. Default: false."""
     registry_image: NotRequired[str]
     """The image of the registry from which Coolify pulls, if it runs a database. Default: the official one."""
     relay_base_image: NotRequired[pulumi.Input[str]]
@@ -281,6 +283,7 @@ INSTANCE_RULES: dict[str, Rule] = {
     "image": built_image,
     "base_image": image_reference,
     "network": network,
+    "verify_each_up": truth,
     "registry_image": image_reference,
     "relay_base_image": image_reference,
 }
@@ -300,7 +303,7 @@ DATABASE_RULES: dict[str, Rule] = {
 BACKUP_RULES: dict[str, Rule] = {"folder": folder, "schedule": cron, "verify": cron, "keep": count, "keep_days": count}
 _BACKUP_DEFAULTS = {"schedule": "0 3 * * *", "verify": "0 5 * * *", "keep": "7"}
 # What the program itself must know, and so cannot be an output.
-_PLAIN = {"private_key_file", "allow_unverified_host", "registry_image", "retain_data", "upgrade"}
+_PLAIN = {"private_key_file", "allow_unverified_host", "verify_each_up", "registry_image", "retain_data", "upgrade"}
 _COOLIFY_DECIDES = {"port", "memory", "shm_size", "container_name", "volume_name", "upgrade", "backup", "restore_from"}
 
 
@@ -352,6 +355,7 @@ class Arguments:
     image: pulumi.Output[str]
     base_image: pulumi.Output[str]
     network: pulumi.Output[str] | None
+    verify_each_up: bool
     registry_image: str
     relay_base_image: pulumi.Output[str]
 
@@ -370,6 +374,7 @@ def read_arguments(name: str, args: NotifyingPostgresArgs) -> Arguments:
         "allow_unverified_host": False,
         "image": DEFAULT_IMAGE,
         "base_image": DEFAULT_BASE_IMAGE,
+        "verify_each_up": False,
         "registry_image": DEFAULT_REGISTRY_IMAGE,
         "relay_base_image": DEFAULT_RELAY_BASE_IMAGE,
     }

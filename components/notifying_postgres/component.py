@@ -1,5 +1,6 @@
 """NotifyingPostgres: PostgreSQL databases that announce their schema changes, on one Docker host."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,7 @@ class NotifyingPostgres(pulumi.ComponentResource):
 
         host = connect(name, given, parent=self)
         image_id, build = build_image(name, host, given.image, given.base_image)
-        instance = Instance(name, host, image_id, parent=self)
+        instance = Instance(name, host, image_id, parent=self, moment=str(time.time_ns()) if given.verify_each_up else "")
         pullable = None
         if any(database.coolify for database in given.databases):
             pullable = push_to_loopback_registry(

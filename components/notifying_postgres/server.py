@@ -21,12 +21,14 @@ class Instance:
 
     :ivar image_id: the id of the image that they run.
     :ivar parent: the component.
+    :ivar moment: another one at each deploy where every database is to be verified each time, else empty.
     """
 
     name: str
     host: Host
     image_id: pulumi.Output[str]
     parent: pulumi.Resource
+    moment: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Server:
         return self.instance.host.run(
             f"{self.instance.name}-{self.database.key}-converge",
             "converge.sh",
-            [self.container, self.why or "-", *note],
+            [self.container, self._why, *note],
             delete=forget,
             stdin=self.password.apply(_line),
             logging=local.Logging.STDOUT_AND_STDERR,
@@ -78,12 +80,16 @@ class Server:
         return local.Command(
             f"{self.instance.name}-{database.key}-check",
             create=pulumi.Output.all(
-                self.instance.host.check, self.container, self.container_name, database.user, database.database_name, self.why
+                self.instance.host.check, self.container, self.container_name, database.user, database.database_name, self._why
             ).apply(_check_command),
             stdin=self.password.apply(_line),
             logging=local.Logging.NONE,  # what it says is in the outputs, or in the error
             opts=pulumi.ResourceOptions(parent=self.instance.parent, depends_on=[after]),
         )
+
+    @property
+    def _why(self) -> pulumi.Output[str]:
+        return pulumi.Output.concat(self.why or "", self.instance.moment).apply(lambda why: why or "-")
 
     def provisioned(self, volume_name: pulumi.Output[str], check: local.Command) -> Provisioned:
         """What a deploy tells about it."""
@@ -129,7 +135,7 @@ def _check_command(values: list[Any]) -> str:
     check, container, container_name, user, database_name, why = values
     # The name in the URL is for whoever reads a failure; the way goes by the id, so that a new container is checked again.
     words = [_url([user, None, database_name, container_name]), "--container", container, "--password-stdin"]
-    return f"{check} {shlex.join(words)}" + ("" if why is None else f" # {why}")
+    return f"{check} {shlex.join(words)}" + ("" if why == "-" else f" # {why}")
 
 
 def _line(password: str) -> str:

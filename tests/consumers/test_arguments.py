@@ -75,6 +75,7 @@ ARGS = {
     "image": "an-image:16",
     "base_image": "postgres:16-alpine",
     "network": "a-network",
+    "verify_each_up": False,
     "registry_image": "a-registry:2",
     "relay_base_image": "python:3.13-alpine",
 }

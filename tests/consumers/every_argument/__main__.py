@@ -9,7 +9,10 @@ from notifying_postgres.names import camel_case
 from pulumi_command import local
 
 # What takes no Output, in either form.
-PLAIN = ("databases", "private_key_file", "allow_unverified_host", "registry_image", "retain_data", "upgrade", "differences")
+PLAIN = (
+    *("databases", "private_key_file", "allow_unverified_host", "verify_each_up", "registry_image"),
+    *("retain_data", "upgrade", "differences"),
+)
 NESTED = ("coolify", "backup", "relay")
 
 config = pulumi.Config()
