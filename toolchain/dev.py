@@ -39,8 +39,24 @@ def use_local_state_unless_chosen() -> None:
 
 def up() -> None:
     pulumi("stack", "select", "--create", STACK)
+    state = pulumi("stack", "export", "--stack", STACK, capture=True)
+    if "docker:index/container:Container" not in state and (container := another_clones(STACK)):
+        sys.exit(
+            f"The container {container} is the dev database of another clone of this repository, and there can be one at a time: "
+            f"run 'make down' there first. If that clone is gone: docker rm -f {container} && docker volume rm {container}-data"
+        )
     pulumi("up", "--yes", "--skip-preview", "--suppress-outputs", "--suppress-progress", "--stack", STACK)
     summarise(outputs())
+
+
+def another_clones(stack: str) -> str | None:
+    """The container of a dev stack that is complete: converge.sh has noted its id, and it is still there."""
+    for note in Path.home().glob(f".notifying-postgres/known/{stack}-*"):
+        inspect = ["docker", "inspect", "--type", "container", "--format", "{{.Id}}", note.name]
+        there = subprocess.run(inspect, capture_output=True, text=True, check=False).stdout.strip()
+        if there and there == note.read_text().split()[0]:
+            return note.name
+    return None
 
 
 def down() -> None:

@@ -281,10 +281,14 @@ def read_look(where: str, answer: str, parent: pulumi.Resource | None = None) ->
     said = " ".join(answer.rpartition("status ")[0].split())
     reason = f"{where} cannot be reached: {said or 'it said nothing'}"
     if "Host key verification failed" in answer:
+        offered = re.search(r"fingerprint for the (\S+) key sent by the remote host is\s+(SHA256:[\w+/=]+)", answer)
         reason = (
-            f"Host key verification failed: {where} has another key than hostKey (or its jump host another than jumpHostKey). "
-            "Nothing was sent. If it was reinstalled, set the new one; if not, find out who answers."
+            f"Host key verification failed: {where} has another key than hostKey (or its jump host another than jumpHostKey)"
+            + (f": {offered[1]} {offered[2]}" if offered else "")
+            + ". Nothing was sent. If it was reinstalled, set the new one; if not, find out who answers."
         )
+    elif "no matching host key type found" in answer:
+        reason = f"{where} has no key of the type that hostKey (or jumpHostKey) has. Give the public key that it has: {said}"
     elif "Permission denied" in answer:
         reason += " Give privateKeyFile, or add to ssh-agent, a key that is in ~/.ssh/authorized_keys of that user there."
     if not pulumi.runtime.is_dry_run():

@@ -225,8 +225,16 @@ def test_another_host_key_is_refused_before_anything_is_sent(stack: Stack, sshd:
     stack.config |= sshd.config | {"hostKey": other}
     before = sshd.log.read_text().count("Accepted publickey")
     said = stack.up(fails=True)
-    assert "Host key verification failed" in said
+    assert "Host key verification failed" in said and "has another key than hostKey" in said
+    (tmp_path / "its.pub").write_text(sshd.host_key)
+    fingerprint = subprocess.run(["ssh-keygen", "-lf", tmp_path / "its.pub"], capture_output=True, text=True, check=True).stdout
+    assert f": ED25519 {fingerprint.split()[1]}. Nothing was sent." in said
+    assert "/dev/null" not in said, "OpenSSH's advice is for another file"
     assert sshd.log.read_text().count("Accepted publickey") == before
+
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", tmp_path / "kind"], check=True)
+    stack.config["hostKey"] = " ".join((tmp_path / "kind.pub").read_text().split()[:2])
+    assert "has no key of the type that hostKey" in stack.up(fails=True)
 
     stack.config |= sshd.config
     stack.up()

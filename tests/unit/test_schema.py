@@ -133,6 +133,13 @@ def test_the_api_page_is_up_to_date() -> None:
     assert (REPOSITORY / "docs" / "api.md").read_text() == printed.stdout, "python toolchain/api_page.py >docs/api.md"
 
 
+def test_a_plugin_gets_the_versions_that_the_tests_ran_with() -> None:
+    pinned = re.findall("^(.+==.+)$", (REPOSITORY / "components" / "requirements.txt").read_text(), re.M)
+    assert {"pulumi", "pulumi-command", "pulumi-docker"} <= {one.partition("==")[0] for one in pinned}
+    for one in pinned:
+        assert f'"{one}",' in (REPOSITORY / "pyproject.toml").read_text()
+
+
 def test_the_version_is_in_one_place() -> None:
     assert 'path = "components/notifying_postgres/plugin.py"' in (REPOSITORY / "pyproject.toml").read_text()
     assert importlib.metadata.version(PACKAGE) == VERSION
