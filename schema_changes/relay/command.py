@@ -29,6 +29,11 @@ def run(options: argparse.Namespace, conninfo: str, route: Route | None) -> int:
     sinks = _sinks(options)
     if options.cursors is None and route is not None:
         raise SchemaChangesError("With --container or --stack, the cursors are kept in files: give --cursors FOLDER.")
+    if options.cursors is not None and len({_word(name) for name in sinks}) < len(sinks):
+        raise SchemaChangesError(
+            f"Two of the sinks {', '.join(sinks)} would keep their place in the same file: give them names that differ in "
+            "letters or digits, --to NAME=URL."
+        )
     if options.cursors is not None and not Path(options.cursors).is_dir():
         raise SchemaChangesError(f"The folder {options.cursors!r} for the cursors is not there: make it first.")
     logging.basicConfig(level=logging.INFO, format="schema-changes: %(message)s")
@@ -60,6 +65,9 @@ async def _relay(options: argparse.Namespace, hub: Hub, deliveries: list[Deliver
             stack.enter_context(serving(options.metrics, relay.samples, relay.status))
         with contextlib.suppress(asyncio.CancelledError):
             await relay.run()
+
+
+_NAME = "[A-Za-z0-9_.-]*"
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,8 @@ def _read(file: Path, differences: bool) -> list[tuple[str, str, str | None, boo
         for key in ("name", "url", "secret"):
             if not isinstance(one.get(key, ""), str):
                 raise SchemaChangesError(f"{where}: its {key} is a text.")
+        if not re.fullmatch(_NAME, one.get("name", "")):
+            raise SchemaChangesError(f"{where}: its name has letters, digits, _, . and -, and no others.")
         if not isinstance(one.get("differences", False), bool):
             raise SchemaChangesError(f"{where}: its differences is true or false.")
         found.append((one.get("name", ""), one["url"], one.get("secret"), one.get("differences", differences)))
@@ -131,7 +141,7 @@ def _read(file: Path, differences: bool) -> list[tuple[str, str, str | None, boo
 
 def _named(words: str) -> tuple[str, str]:
     """NAME=VALUE or VALUE; the name is a word, so that the = in a URL's query is none."""
-    found = re.fullmatch(r"(?:([A-Za-z0-9_.-]+)=)?(.+)", words)
+    found = re.fullmatch(rf"(?:({_NAME})=)?(.+)", words)
     if found is None:
         raise SchemaChangesError(f"{words!r} is neither VALUE nor NAME=VALUE.")
     return found[1] or "", found[2]

@@ -7,12 +7,14 @@ import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable, Sequence
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from ..errors import SchemaChangesError
 
 COOKIE = "schema_changes"
+# Bytes of what may be a token.
+_LONGEST = 10_000
 _LOOPBACK = {"localhost", "127.0.0.1", "[::1]"}
 
 
@@ -59,7 +61,15 @@ class Access:
 
     async def login(self, request: Request) -> Response:
         """The page's form: the token for a cookie."""
-        given = (await request.body())[:10_000].decode(errors="replace").strip()
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _LONGEST:
+                    return JSONResponse({"error": "this is too long for a token"}, 413, headers={"Connection": "close"})
+        except ClientDisconnect:
+            return Response(status_code=400)
+        given = body.decode(errors="replace").strip()
         if not self._token or not _same(given, self._token):
             return JSONResponse({"error": "this is not the token"}, 403)
         answer = Response(status_code=204)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,3 +225,20 @@ def test_it_ends_quietly_and_tells_when_the_database_refuses(database: str, clus
         execute(database, "DROP EXTENSION schema_notifications CASCADE")
         assert serve.wait() == 5
         assert "Traceback" not in serve.said
+
+
+def test_a_token_as_long_as_a_film_is_not_read(database: str) -> None:
+    """Whoever reaches the port may ask to be let in."""
+    with Serve(database, env={"SCHEMA_CHANGES_TOKEN": "a token"}) as serve:
+        assert serve.process is not None
+        status = Path(f"/proc/{serve.process.pid}/status")
+        with socket.create_connection(("127.0.0.1", serve.port), timeout=10) as connection:
+            connection.sendall(b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900000000\r\n\r\n")
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                for _ in range(100):
+                    connection.sendall(b"x" * 1_000_000)
+        assert get(serve.port, "/login", method="POST", body="x" * 20_000)[0] == 413
+        assert get(serve.port, "/login", method="POST", body="a token")[0] == 204
+        assert int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) < 100_000
+        serve.end()
+    assert "Traceback" not in serve.said

@@ -98,6 +98,7 @@ def test_sinks_come_from_a_file_each_with_its_secret_and_with_differences_or_wit
         ('[{"url": "https://h/x", "sekret": "geheim"}]', "'sekret' is not known"),
         ('[{"url": "https://h/x", "differences": "geheim"}]', "differences is true or false"),
         ('[{"url": ["geheim"]}]', "url is a text"),
+        ('[{"url": "redis://h/x", "name": "a\\nb"}]', "its name has letters, digits"),
         ('[{"url": "ftp://u:geheim@h/x"}]', "is not known"),
         ('[{"url": "nats://h/x"}, {"url": "nats://h/x"}]', "Two sinks"),
     ],

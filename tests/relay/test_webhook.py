@@ -192,6 +192,8 @@ def test_secrets_come_from_a_file_and_can_be_changed_without_a_gap(
         (("--to", "redis://:geheim@localhost/"), "is no Redis stream"),
         (("--to", "redis://:geheim@localhost/s?maxlen=many"), "is no Redis stream"),
         (("--to", "https://h/x", "--to", "https://h/x"), "Two sinks"),
+        (("--to", "a.b=https://h/x", "--to", "a_b=https://h/y", "--cursors", "."), "would keep their place in the same file"),
+        (("--to", "https://h/x-1", "--to", "https://h/x_1", "--cursors", "."), "would keep their place in the same file"),
         (("--to", "https://h/x", "--secret-file", "y=/dev/null"), "no sink of that name"),
         (("--to", "https://h/x", "--secret-file", "/dev/null"), "no signing secret"),
         (("--to", "https://h/x", "--secret-file", "/nowhere"), "/nowhere"),
