@@ -118,15 +118,9 @@ BEGIN
             RETURN;     -- nothing has changed
         END IF;
     END IF;
-    IF pg_catalog.concat(pg_catalog.current_setting('schema_notifications.unfinished', true),
-                         pg_catalog.current_setting('schema_notifications.notify', true),
-                         pg_catalog.current_setting('schema_notifications.log', true)) OPERATOR(pg_catalog.<>) ''
-       OR pg_catalog.octet_length(list) OPERATOR(pg_catalog.>) 7000
-       OR pg_catalog.strpos(list, '"schema":null') OPERATOR(pg_catalog.>) 0
-       OR pg_catalog.strpos(list, '"schema":"schema_notifications"') OPERATOR(pg_catalog.>) 0
-       OR tg_tag OPERATOR(pg_catalog.=) ANY ('{ALTER TABLE, ALTER FUNCTION, ALTER ROUTINE, ALTER SCHEMA, SELECT INTO, REINDEX}'::pg_catalog.text[])
-       OR pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.>) '0.9' THEN
-        -- Was it the extension itself? (record() sees to triggers and the like on its tables.)
+    -- Was it the extension itself? (record() sees to triggers and the like on its tables.)
+    IF pg_catalog.strpos(list, '"schema":"schema_notifications"') OPERATOR(pg_catalog.>) 0
+       OR tg_tag OPERATOR(pg_catalog.=) ANY ('{ALTER TABLE, ALTER FUNCTION, ALTER ROUTINE, ALTER SCHEMA}'::pg_catalog.text[]) THEN
         IF list OPERATOR(pg_catalog.<>) '[]'
            AND (pg_catalog.strpos(list, '"schema":"schema_notifications"') OPERATOR(pg_catalog.>) 0
                 AND tg_tag OPERATOR(pg_catalog.<>) ALL ('{COMMENT, REINDEX, SECURITY LABEL}'::pg_catalog.text[])
@@ -140,6 +134,15 @@ BEGIN
                 USING ERRCODE = 'dependent_objects_still_exist', HINT = 'To remove it, run DROP EXTENSION schema_notifications; to do '
                       'without it for a while, ALTER EVENT TRIGGER ... DISABLE for its event triggers.';
         END IF;
+    END IF;
+
+    IF pg_catalog.concat(pg_catalog.current_setting('schema_notifications.unfinished', true),
+                         pg_catalog.current_setting('schema_notifications.notify', true),
+                         pg_catalog.current_setting('schema_notifications.log', true)) OPERATOR(pg_catalog.<>) ''
+       OR pg_catalog.octet_length(list) OPERATOR(pg_catalog.>) 7000
+       OR pg_catalog.strpos(list, '"schema":null') OPERATOR(pg_catalog.>) 0
+       OR tg_tag OPERATOR(pg_catalog.=) ANY ('{SELECT INTO, REINDEX}'::pg_catalog.text[])
+       OR pg_catalog.pg_notification_queue_usage() OPERATOR(pg_catalog.>) '0.9' THEN
         PERFORM schema_notifications.record(tg_event, tg_tag, list);
         RETURN;
     END IF;
@@ -204,9 +207,9 @@ BEGIN
 END
 $$;
 
--- What has changed, as the two list it, but with more care: of what has no schema, and of what is long. A rule, trigger or
--- policy has the schema of its table; a view's rule is no object of its own; of many objects these are the first 5,000, and
--- after them {"truncated":true,"total":...} says how many there are.
+-- What has changed, listed with more care than above, for record(): a rule, trigger or policy has the schema of its table; a
+-- view's rule is no object of its own; what GRANT tells in capitals is in small letters; and of many objects there are the
+-- first 5,000, and after them {"truncated":true,"total":...} says how many.
 CREATE FUNCTION schema_notifications.objects(event text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -215,29 +218,38 @@ DECLARE
     list    text[];
     total   bigint := 0;
 BEGIN
-    FOR object IN EXECUTE CASE event
-        WHEN 'sql_drop' THEN $drop$
+    IF event = 'sql_drop' THEN
+        FOR object IN
             SELECT 'dropped' AS action, object_type AS kind,
                    coalesce(schema_name, CASE WHEN classid IN (2618, 2620, 3256) THEN address_names[1] END) AS schema,
                    object_identity AS identity
               FROM pg_event_trigger_dropped_objects()
              WHERE (original OR normal OR object_type IN ('table', 'foreign table')) AND NOT is_temporary
-               AND (classid <> 2618 OR address_names[3] <> '_RETURN') $drop$
-        ELSE $change$
+               AND (classid <> 2618 OR address_names[3] <> '_RETURN')
+        LOOP
+            CONTINUE WHEN object.schema = 'pg_temp';
+            total := total + 1;
+            IF total <= 5000 THEN
+                list[total] := to_json(object);
+            END IF;
+        END LOOP;
+    ELSE
+        FOR object IN
             SELECT CASE WHEN starts_with(command_tag, 'CREATE ') OR command_tag = 'SELECT INTO' THEN 'created' ELSE 'altered' END AS action,
                    lower(object_type) AS kind,
                    coalesce(schema_name, CASE WHEN classid IN (2618, 2620, 3256) THEN
                                              (pg_identify_object_as_address(classid, objid, 0)).object_names[1] END) AS schema,
                    object_identity AS identity
               FROM pg_event_trigger_ddl_commands()
-             WHERE NOT in_extension $change$ END
-    LOOP
-        CONTINUE WHEN object.schema = 'pg_temp';
-        total := total + 1;
-        IF total <= 5000 THEN
-            list[total] := to_json(object);
-        END IF;
-    END LOOP;
+             WHERE NOT in_extension
+        LOOP
+            CONTINUE WHEN object.schema = 'pg_temp';
+            total := total + 1;
+            IF total <= 5000 THEN
+                list[total] := to_json(object);
+            END IF;
+        END LOOP;
+    END IF;
     RETURN concat(array_to_string(list, ','), CASE WHEN total > 5000 THEN format(',{"truncated":true,"total":%s}', total) END);
 END
 $$;
@@ -265,8 +277,9 @@ AS $$
       FROM pg_event_trigger_ddl_commands()
 $$;
 
--- What is unusual: a setting, a queue that is nearly full, DDL on the extension itself; and commands of which one event
--- does not know enough. For these a row stands in the log, unfinished, from one event to the next:
+-- What is unusual: a setting, a queue that is nearly full, DDL on the extension itself, objects without a schema of their own,
+-- long lists; and commands of which one event does not know enough. For these a row stands in the log, unfinished, from one
+-- event to the next:
 --   * ALTER (and REFRESH, DROP OWNED ...) may drop things too: sql_drop writes them down, ddl_command_end adds the rest;
 --   * CREATE and ALTER EXTENSION: ddl_command_start writes a row, by which sql_drop sees that a script runs;
 --   * DROP EXTENSION: ddl_command_start writes the extension's members down, which are gone at sql_drop.
@@ -286,7 +299,8 @@ DECLARE
     is_own      boolean := false;                -- of this command
     in_script   boolean := false;                -- of an extension
     is_ours     boolean;                         -- something in the extension's own schema
-    no_log      boolean := schema_notifications.does_without_log() OR current_setting('transaction_read_only') = 'on';
+    no_log      boolean := coalesce(current_setting('schema_notifications.log', true), '') <> '' AND schema_notifications.does_without_log()
+                           OR current_setting('transaction_read_only') = 'on';
     change      schema_notifications.log;
     notice      text;
 BEGIN
@@ -353,7 +367,7 @@ BEGIN
         RETURN;
     END IF;
 
-    IF NOT schema_notifications.is_off('schema_notifications.notify') THEN
+    IF coalesce(current_setting('schema_notifications.notify', true), '') = '' OR NOT schema_notifications.is_off('schema_notifications.notify') THEN
         IF pg_notification_queue_usage() > 0.9 THEN
             RAISE WARNING 'schema change "%" in database "%" was not announced, only logged: the notification queue is nearly full',
                           tag, current_database()

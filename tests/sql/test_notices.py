@@ -427,6 +427,18 @@ def test_dropping_no_extension_leaves_nothing_behind(database: Database) -> None
     ]
 
 
+def test_what_another_trigger_drops_while_a_script_runs_counts_as_the_scripts(database: Database, pieces: str) -> None:
+    """docs/feed.md says so: PostgreSQL does not tell sql_drop whose command it was."""
+    database.execute(
+        "CREATE TABLE bystander ();"
+        "CREATE FUNCTION drops() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN DROP TABLE IF EXISTS bystander; END';"
+        "CREATE EVENT TRIGGER drops ON ddl_command_end WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION drops()"
+    )
+    (notice,) = database.notices_of(f"CREATE EXTENSION {pieces} VERSION '1'")
+    assert described(notice) == {f"created extension {pieces}"}
+    assert database.value("SELECT to_regclass('bystander')") is None
+
+
 def test_what_goes_with_an_extension_is_told(database: Database) -> None:
     database.execute("CREATE EXTENSION vector; CREATE TABLE t (id int, v vector(3))")
     (notice,) = database.notices_of("DROP EXTENSION vector CASCADE")
