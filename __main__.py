@@ -64,7 +64,12 @@ async def program() -> dict[str, pulumi.Output[Any]]:
         # The resources begin to register here. If none had begun when the outputs are awaited, the SDK would go through all there
         # are each time that one becomes known, which takes as long as the rest for 20 databases.
         await asyncio.sleep(0)
-        outputs = {"databases": postgres.databases.apply(summary), "urls": postgres.urls, "imageId": postgres.image_id}
+        outputs = {
+            "databases": postgres.databases.apply(summary),
+            "urls": postgres.urls,
+            "imageId": postgres.image_id,
+            "backups": postgres.backups.apply(present),
+        }
         await pulumi.Output.all(**outputs).future()
     except pulumi.RunError as refusal:
         refuse(str(refusal))
@@ -74,6 +79,11 @@ async def program() -> dict[str, pulumi.Output[Any]]:
 def summary(databases: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
     """What a person wants to know of each database, in a line for each thing."""
     return {key: dict(_lines(database)) for key, database in databases.items()}
+
+
+def present(backups: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """How the backups are, without what is not there."""
+    return {key: {name: said for name, said in state.items() if said is not None} for key, state in backups.items()}
 
 
 def _lines(database: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

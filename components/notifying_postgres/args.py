@@ -12,6 +12,7 @@ from .coolify.args import CoolifyArgs
 from .errors import InvalidArgument, checked, refuse_unknown
 from .names import camel_case
 from .relay.args import DEFAULT_RELAY_BASE_IMAGE, RelaySinkArgs, Sink, read_relay
+from .schedule import Schedule, read_schedule
 from .ssh import SshAddress, check_private_key, parse_address, parse_host_key
 
 DEFAULT_IMAGE = "xooo-postgres-notifications:16"
@@ -26,7 +27,7 @@ class BackupArgs(TypedDict):
     folder: pulumi.Input[str]
     """The folder on the host; each database has one of its own in it, with the name of its container."""
     schedule: NotRequired[pulumi.Input[str]]
-    """When a backup is made, as a cron expression. Default: `0 3 * * *`."""
+    """When a backup is made, as a cron expression or `@daily`. Default: `0 3 * * *`."""
     verify: NotRequired[pulumi.Input[str]]
     """When the newest is restored into a scratch server and compared, as a cron expression. Default: `0 5 * * *`."""
     keep: NotRequired[pulumi.Input[str]]
@@ -125,6 +126,17 @@ class CheckResult(TypedDict):
     """Milliseconds that the check took."""
 
 
+class BackupState(TypedDict):
+    """How the backups of a database are, as a deploy finds them when it begins. Backups are named after their time."""
+
+    newest: str | None
+    """The newest backup, such as `20261125T030000Z`; absent when there is none."""
+    verified: str | None
+    """The newest that was restored on trial and had what it should; absent when none was."""
+    problem: str | None
+    """What is wrong, in a sentence; absent when nothing is."""
+
+
 class DatabaseOutputs(TypedDict):
     """What a deploy tells about one database. Its URL is among the secret `urls`."""
 
@@ -214,13 +226,6 @@ def folder(key: str, value: object) -> str:
     return text(key, value)
 
 
-def cron(key: str, value: object) -> str:
-    """A cron expression of five fields."""
-    if not re.fullmatch(r"[0-9*/,-]+( [0-9a-zA-Z*/,-]+){4}", text(key, value)):
-        raise InvalidArgument(key, value, "give a cron expression of five fields in UTC, such as '0 3 * * *'")
-    return text(key, value)
-
-
 def count(key: str, value: object) -> str:
     """A whole number from 1. In a packaged component it comes as a float."""
     number = str(value).removesuffix(".0")
@@ -300,7 +305,13 @@ DATABASE_RULES: dict[str, Rule] = {
     "upgrade": truth,
     "restore_from": folder,
 }
-BACKUP_RULES: dict[str, Rule] = {"folder": folder, "schedule": cron, "verify": cron, "keep": count, "keep_days": count}
+BACKUP_RULES: dict[str, Rule] = {
+    "folder": folder,
+    "schedule": read_schedule,
+    "verify": read_schedule,
+    "keep": count,
+    "keep_days": count,
+}
 _BACKUP_DEFAULTS = {"schedule": "0 3 * * *", "verify": "0 5 * * *", "keep": "7"}
 # What the program itself must know, and so cannot be an output.
 _PLAIN = {"private_key_file", "allow_unverified_host", "verify_each_up", "registry_image", "retain_data", "upgrade"}
@@ -312,8 +323,8 @@ class Backup:
     """A database's arguments for its backups, checked and with their defaults."""
 
     folder: pulumi.Output[str]
-    schedule: pulumi.Output[str]
-    verify: pulumi.Output[str]
+    schedule: pulumi.Output[Schedule]
+    verify: pulumi.Output[Schedule]
     keep: pulumi.Output[str]
     keep_days: pulumi.Output[str] | None
 

@@ -2,15 +2,15 @@
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 
-from .args import DatabaseOutputs, NotifyingPostgresArgs, read_arguments
+from .args import BackupState, Database, DatabaseOutputs, NotifyingPostgresArgs, read_arguments
 from .container import provision_container
 from .coolify.provision import provision_in_coolify
 from .coolify.registry import push_to_loopback_registry
-from .host import connect
+from .host import Host, connect
 from .image import build_image
 from .relay.provision import build_relay_image
 from .server import GeneratedPasswords, Instance, Provisioned
@@ -31,6 +31,8 @@ class NotifyingPostgres(pulumi.ComponentResource):
     """What the deploy tells about each database, by key."""
     urls: pulumi.Output[dict[str, str]]
     """The URL of each database by key (secret): by container name, for applications on the same Docker network."""
+    backups: pulumi.Output[dict[str, BackupState]]
+    """How the backups are of each database that has `backup`, by key, as the deploy found them when it began."""
 
     def __init__(self, name: str, args: NotifyingPostgresArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         """Makes the databases.
@@ -80,9 +82,46 @@ class NotifyingPostgres(pulumi.ComponentResource):
         self.image_id = image_id
         self.databases = _by_name({key: one.outputs for key, one in provisioned.items()})
         self.urls = pulumi.Output.secret(_by_name({key: one.url for key, one in provisioned.items()}))
-        self.register_outputs({"image_id": self.image_id, "databases": self.databases, "urls": self.urls})
+        self.backups = _look_at_backups(self, host, given.databases, after=self.databases)
+        self.register_outputs({"image_id": self.image_id, "databases": self.databases, "urls": self.urls, "backups": self.backups})
 
 
 def _by_name(outputs: Mapping[str, pulumi.Output[Any]]) -> pulumi.Output[Any]:
     # Output.all of nothing is a list.
     return pulumi.Output.all(**outputs) if outputs else pulumi.Output.from_input({})
+
+
+def _look_at_backups(
+    parent: pulumi.Resource, host: Host, databases: list[Database], after: pulumi.Output[Any]
+) -> pulumi.Output[dict[str, BackupState]]:
+    """How the backups are. What is wrong with one is a warning; that none could be restored for long fails the deploy.
+
+    :param after: what has been done before the deploy fails: all else.
+    """
+    kept = [database for database in databases if database.backup]
+    containers = _by_name({database.key: database.container_name for database in kept})
+
+    def read(both: list[Any]) -> dict[str, BackupState]:
+        seen, names = both
+        unknown: BackupState = {"newest": None, "verified": None, "problem": None}
+        states = {key: seen.backups.get(name, unknown) for key, name in names.items()}
+        for key, state in states.items():
+            if state["problem"]:
+                pulumi.log.warn(f"The backups of the database {key} need you: {state['problem']}", parent)
+        return states
+
+    states = pulumi.Output.all(host.seen, containers).apply(read)
+    if pulumi.runtime.is_dry_run():  # the deploy may be what mends it
+        return states
+
+    def judge(all: list[Any]) -> dict[str, BackupState]:
+        seen, names, states, _ = all
+        for key, name in names.items():
+            if name in seen.unproven:
+                raise pulumi.RunError(
+                    f"No backup of the database {key} could be restored for three times as long as its schedule allows: "
+                    f"{states[key]['problem']}. All else of this deploy is done."
+                )
+        return cast(dict[str, BackupState], states)
+
+    return pulumi.Output.all(host.seen, containers, states, after).apply(judge)

@@ -143,9 +143,8 @@ def provision_container(
 
     server = Server(instance, database, password, container=container.id, container_name=container.name)
     converged = server.converge(after=container, note=[data, attempt])
-    if database.backup:
-        _provision_backups(server, database.backup, sockets, after=converged)
-    provisioned = server.provisioned(data, server.check(after=converged))
+    made = _provision_backups(server, database.backup, sockets, after=converged) if database.backup else converged
+    provisioned = server.provisioned(data, server.check(after=made))
     if database.relay and relay_image:
         relayed = provision_relay(
             server, database.relay, image_id=relay_image, sockets=sockets, network=network, after=provisioned.last
@@ -172,11 +171,11 @@ def _same_volume(values: list[str]) -> str:
 
 def _provision_backups(
     server: Server, backup: Backup, sockets: list[docker.ContainerVolumeArgs], *, after: pulumi.Resource
-) -> None:
+) -> pulumi.Resource:
     """A container from the same image that makes the backups, restores them on trial, and removes the old ones."""
     instance, database = server.instance, server.database
     folder = pulumi.Output.all(backup.folder, database.container_name).apply("/".join)
-    docker.Container(
+    return docker.Container(
         f"{instance.name}-{database.key}-backup",
         name=database.container_name.apply(lambda container: f"{container}-backup"),
         image=instance.image_id,
@@ -186,8 +185,10 @@ def _provision_backups(
                 "BACKUP_FOLDER=/backups",
                 f"BACKUP_KEEP={all[3]}",
                 f"BACKUP_KEEP_DAYS={all[4]}",
-                f"BACKUP_SCHEDULE={all[1]}",
-                f"BACKUP_VERIFY={all[2]}",
+                f"BACKUP_PAUSE={all[1].longest_pause}",
+                f"BACKUP_SCHEDULE={all[1].expression}",
+                f"BACKUP_VERIFY={all[2].expression}",
+                f"BACKUP_VERIFY_PAUSE={all[2].longest_pause}",
                 f"PGHOST={SOCKET_DIRECTORY}",
                 f"PGPASSFILE={PASSWORD_FILE}",
                 f"PGUSER={all[0]}",

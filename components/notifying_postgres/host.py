@@ -9,7 +9,7 @@ import re
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pulumi
@@ -17,7 +17,7 @@ import pulumi_docker as docker
 from pulumi_command import local
 
 from . import workstation
-from .args import Arguments
+from .args import Arguments, BackupState
 from .errors import InvalidArgument
 from .ssh import SshAddress, configuration, ssh_settings, words
 
@@ -26,7 +26,7 @@ Words = pulumi.Input[Sequence[pulumi.Input[str]]]
 _CHECK = "-m schema_changes check"
 _ANOTHER_ENGINE = """\
 The host has another Docker engine than the one that holds these databases, and moving there would start them empty.
-Nothing was changed. To move: pg_dumpall on the old host, deploy another stack for the new host, restore there, destroy this one.
+Nothing was changed. To move, deploy another stack for the new host that begins with a backup: docs/operations.md has the steps.
 If the old host is lost: 'pulumi up --refresh --replace' with this resource's URN starts empty databases on the new one."""
 
 
@@ -37,11 +37,15 @@ class Seen:
     :ivar engine: the id of the Docker engine.
     :ivar image: how often the image was lost there. A build that has another number is made again.
     :ivar attempts: by container, how often its making was cut off.
+    :ivar backups: by container, how its backups are; of those alone whose backups have a container.
+    :ivar unproven: of which containers no backup was restored for three times as long as it should take.
     """
 
     engine: str
     image: str
     attempts: dict[str, str]
+    backups: dict[str, BackupState] = field(default_factory=dict)
+    unproven: frozenset[str] = frozenset()
 
 
 class Host(ABC):
@@ -276,7 +280,7 @@ def read_look(where: str, answer: str, parent: pulumi.Resource | None = None) ->
     if "done" in lines:
         seen = dict(line.rpartition(" ")[::2] for line in lines)
         attempts = {key.removeprefix("attempt "): number for key, number in seen.items() if key.startswith("attempt ")}
-        return Seen(seen["engine"], seen["image"], attempts)
+        return Seen(seen["engine"], seen["image"], attempts, *_read_backups(lines))
 
     said = " ".join(answer.rpartition("status ")[0].split())
     reason = f"{where} cannot be reached: {said or 'it said nothing'}"
@@ -295,6 +299,26 @@ def read_look(where: str, answer: str, parent: pulumi.Resource | None = None) ->
         raise pulumi.RunError(reason)
     pulumi.log.warn(f"{reason} The preview goes on without having seen it.", parent)
     return Seen("not seen", "0", {})
+
+
+def _read_backups(lines: list[str]) -> tuple[dict[str, BackupState], frozenset[str]]:
+    """Reads the lines of `schema-notifications-backup status`, each after `backup CONTAINER`."""
+    states: dict[str, BackupState] = {}
+    unproven = set()
+    for line in lines:
+        if not line.startswith("backup "):
+            continue
+        _, container, kind, what = [*line.split(" ", 3), ""][:4]
+        state = states.setdefault(container, {"newest": None, "verified": None, "problem": None})
+        if kind == "unproven":
+            unproven.add(container)
+        elif kind == "wrong":
+            state["problem"] = "; ".join(filter(None, [state["problem"], what]))
+        elif kind == "newest" and not what.startswith("none"):
+            state["newest"] = what.split(" ")[0]
+        elif kind == "verified" and what != "none":
+            state["verified"] = what
+    return states, frozenset(unproven)
 
 
 def answer(command: local.Command) -> pulumi.Output[str]:

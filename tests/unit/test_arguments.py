@@ -7,14 +7,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from notifying_postgres import DatabaseArgs, NotifyingPostgresArgs
-from notifying_postgres.args import DATABASE_RULES, INSTANCE_RULES, Rule
+from notifying_postgres.args import BACKUP_RULES, DATABASE_RULES, INSTANCE_RULES, Rule
 from notifying_postgres.errors import InvalidArgument
 from notifying_postgres.relay import args as relay
 
 SCALARS = st.booleans() | st.integers() | st.floats() | st.text(max_size=80)
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3))
 SINK_RULES: dict[str, Rule] = {"url": relay.url, "secret": relay.secret, "name": relay.name}
-RULES = INSTANCE_RULES | DATABASE_RULES | SINK_RULES | {"relay": relay.read_relay}
+RULES = INSTANCE_RULES | DATABASE_RULES | SINK_RULES | BACKUP_RULES | {"relay": relay.read_relay}
 
 
 def test_every_argument_but_those_of_several_settings_has_a_rule() -> None:

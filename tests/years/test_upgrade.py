@@ -15,6 +15,7 @@ from tests.support.docker import docker
 from tests.years.conftest import DATA, Database
 
 EVERY_KIND = Path(__file__).parent / "every_kind.sql"
+MORE_KINDS = Path(__file__).parent / "more_kinds.sql"
 
 # What has to be the same in the new cluster: asked of the catalogs, not of pg_dump, which is what made the copy.
 CLUSTER = """
@@ -28,7 +29,7 @@ SELECT name, setting FROM pg_file_settings WHERE sourcefile LIKE '%auto.conf' OR
 """
 DATABASE = """
 SELECT c.oid::regclass, c.relkind, c.relpersistence, c.relowner::regrole, c.relacl, c.reloptions, c.relrowsecurity, c.relforcerowsecurity,
-       c.relreplident, c.relispopulated, obj_description(c.oid), (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT tgisinternal)
+       c.relreplident, c.relispopulated, obj_description(c.oid), (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = c.oid AND NOT tgisinternal AND tgparentid = 0)
   FROM pg_class c WHERE c.relnamespace::regnamespace::text !~ '^pg_|schema$|_notifications$' ORDER BY c.oid::regclass::text COLLATE "C";
 SELECT attrelid::regclass, attname, format_type(atttypid, atttypmod), attnotnull, attidentity, attgenerated, attcollation::regcollation, attacl,
        col_description(attrelid, attnum), pg_get_expr(adbin, adrelid)
@@ -76,6 +77,7 @@ def facts(database: Database) -> list[str]:
 def test_everything_arrives_in_the_new_version(database: Database, old: int, new: int) -> None:
     database.start(old)
     database.run_file(EVERY_KIND)
+    database.run_file(MORE_KINDS)
     before = facts(database)
     cursor = database.psql("SELECT cursor FROM schema_notifications.changes_since()")
 
@@ -209,8 +211,6 @@ def test_two_upgrades_in_a_row(database: Database) -> None:
             ],
             "database app cannot be loaded",
         ),
-        (["SELECT pg_create_physical_replication_slot('standby')"], "the replication slot standby would be lost"),
-        (["ALTER DATABASE postgres ALLOW_CONNECTIONS false"], "the database postgres allows no connections"),
     ],
 )
 def test_what_does_not_arrive_as_it_was_goes_back_and_the_old_one_serves(
@@ -226,6 +226,58 @@ def test_what_does_not_arrive_as_it_was_goes_back_and_the_old_one_serves(
     assert database.volumes() == [database.volume]
     docker("exec", "-i", database.name, "schema-notifications-converge")
     database.psql("CREATE TABLE it_serves ()")
+
+
+def test_what_would_be_lost_is_refused_while_the_database_runs(database: Database) -> None:
+    database.start(16)
+    database.psql("ALTER SYSTEM SET max_prepared_transactions = 5", "CREATE ROLE reader")
+    docker(
+        "exec",
+        database.name,
+        "sh",
+        "-c",
+        'cd "$(pg_config --sharedir)/extension" && touch gone--1.sql && echo default_version=1 >gone.control',
+    )
+    docker("restart", database.name)
+    docker("exec", "-i", database.name, "schema-notifications-converge")
+    state = database.state()
+    subscription = "CREATE SUBSCRIPTION news CONNECTION 'dbname=x' PUBLICATION p WITH (connect = false)"
+    for statements, says, undo in [
+        (
+            ["BEGIN", "CREATE TABLE t ()", "PREPARE TRANSACTION 'half'"],
+            "the prepared transaction 'half' is open",
+            "ROLLBACK PREPARED 'half'",
+        ),
+        (
+            ["SELECT pg_create_physical_replication_slot('s')"],
+            "the replication slot s would be lost",
+            "SELECT pg_drop_replication_slot('s')",
+        ),
+        (
+            [subscription],
+            "the subscription news would forget where it is",
+            "ALTER SUBSCRIPTION news SET (slot_name = NONE); DROP SUBSCRIPTION news",
+        ),
+        (
+            ["ALTER DATABASE postgres ALLOW_CONNECTIONS false"],
+            "the database postgres allows no connections",
+            "ALTER DATABASE postgres ALLOW_CONNECTIONS true",
+        ),
+        (
+            ["SELECT pg_replication_origin_create('far')"],
+            "the replication origin far would be lost",
+            "SELECT pg_replication_origin_drop('far')",
+        ),
+        (["CREATE EXTENSION gone"], "the extension gone in the database app is not in the new image", "DROP EXTENSION gone"),
+    ]:
+        database.psql(*(["SET schema_notifications.notify = off"] if "half" in says else []), *statements)
+        done = database.deploy(17, mode="upgrade")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert says in done.stderr
+        assert "Nothing was changed: the database runs on." in done.stderr
+        assert database.state() == state
+        assert database.volumes() == [database.volume]
+        database.psql(*undo.split("; "))
 
 
 def test_writes_are_taken_before_the_copy_or_refused(database: Database) -> None:

@@ -6,10 +6,12 @@
 #   engine ID                 of the Docker engine
 #   image N                   how often the image was lost: another number has it built again
 #   attempt CONTAINER N       how often its making was cut off: another number has it made again
+#   backup CONTAINER …        how its backups are, in the words of schema-notifications-backup status
 #   done                      all is well; or
 #   refused                   and why, in the lines that follow
 doing=$1 where=$2 stack=$3 network=$4 image=$5
 shift 5
+databases=''
 known=.notifying-postgres/known # what earlier deploys noted here: see build-image.sh and converge.sh
 cd || exit
 
@@ -36,6 +38,7 @@ containers=$(docker ps --all --no-trunc --format "$fields") && volumes=$(docker 
 
 while test $# -gt 0; do
 	container=$1 volume=$2
+	databases="$databases $container"
 	shift 2
 	id='' attempt=0 known_id='' known_volume=''
 	test ! -r "$known/$container" || read -r known_id attempt known_volume <"$known/$container"
@@ -91,4 +94,20 @@ test ! -r "$note" || read -r image_id lost <"$note"
 test -z "$image_id" || docker image inspect "$image_id" >/dev/null 2>&1 || lost=$((lost + 1))
 say "image $lost"
 say "engine $engine"
+
+# Asked all at once.
+for container in $databases; do
+	state=$(echo "$containers" | awk -F '|' -v name="$container-backup" '$1 == name { print $3 }')
+	case $state in
+	'') ;;
+	running)
+		timeout 30 docker exec "$container-backup" schema-notifications-backup status 2>&1 | awk -v "container=$container" '
+			/^newest / { told = 1 }
+			{ print "notifying-postgres: backup " container " " $0 }
+			END { if (!told) print "notifying-postgres: backup " container " wrong " container "-backup does not tell: see docker logs " container "-backup" }' &
+		;;
+	*) say "backup $container wrong $container-backup, which makes the backups, is $state: docker start $container-backup" ;;
+	esac
+done
+wait
 say "done"

@@ -106,6 +106,9 @@ test -n "$old_image" && test "$(image_major "$old_image")" = "$have" || fail "Th
 by PostgreSQL $have, and there is no container whose image could read them. Nothing was changed. Deploy once with an image of
 PostgreSQL $have, then with this one."
 
+user=$(docker inspect --format '{{range .Config.Env}}{{println .}}{{end}}' "$container" | sed -n 's/^POSTGRES_USER=//p')
+user=${user:-postgres}
+
 done_before() {
 	test "$there" = "$wanted" && ! running "$container" || return 1
 	copied=$(in_volume "$target" 'cat /volume/copied_from 2>/dev/null || true')
@@ -143,6 +146,10 @@ will_go_back() {
 }
 mine() { test "$(docker inspect --format '{{index .Config.Labels "notifying-postgres.run"}}' "$worker" 2>/dev/null)" = "$run"; }
 
+upgradable() {
+	extensions=$(docker run --rm --network none --entrypoint sh "$image" -c 'cd "$(pg_config --sharedir)/extension" && echo *.control')
+	sh "$(dirname "$0")/upgradable.sh" "$1" "$user" "$extensions"
+}
 again() { trap - EXIT INT TERM && exec sh "$0" "$container" "$volume" "$image" "$mode" "$backup"; }
 
 run=$$-$(date +%s) gone_on=false
@@ -173,13 +180,17 @@ else
 		fail "The volume $current cannot be upgraded: $problem. Nothing was changed: the database runs on."
 	fi
 
-	user=$(docker inspect --format '{{range .Config.Env}}{{println .}}{{end}}' "$container" | sed -n 's/^POSTGRES_USER=//p')
+	if problem=$(upgradable "$container" 2>/dev/null) && test -n "$problem"; then
+		docker volume rm "$target" >/dev/null
+		fail "The database cannot be upgraded: $problem
+Nothing was changed: the database runs on."
+	fi
 	say "Stopping $container; its data are copied from PostgreSQL $have to $wanted, into the volume $target."
 	docker volume create "$socket" >/dev/null
 	docker run --rm --network none --user 0 --volume "$socket:/var/run/postgresql" --entrypoint sh "$image" -c \
 		'echo "local all all trust" >/var/run/postgresql/hba && chmod 644 /var/run/postgresql/hba && chmod 3777 /var/run/postgresql'
 	docker create --name "$worker" --label "notifying-postgres.run=$run" --network none --volume "$target:$data" --volume "$socket:/from" \
-		--env PGHOST=/from --env "PGUSER=${user:-postgres}" "$image" schema-notifications-cluster fill "$data" >/dev/null
+		--env PGHOST=/from --env "PGUSER=$user" "$image" schema-notifications-cluster fill "$data" >/dev/null
 	will_go_back
 	docker stop --time 60 "$container" >/dev/null
 	# Nobody reaches it but the worker: no network, a socket of its own. Its users write nothing, nor do its own workers.
@@ -194,6 +205,9 @@ if test "$(docker inspect --format '{{.State.Status}}' "$worker")" = created; th
 		running "$from" || go_back "The server of PostgreSQL $have cannot be read: $(docker logs --tail 5 "$from" 2>&1)"
 		sleep 0.2
 	done
+	# Once more: it may have been down before, or its socket closed to us.
+	problem=$(upgradable "$from") || go_back "The server of PostgreSQL $have cannot be asked: see the lines above."
+	test -z "$problem" || go_back "The database cannot be upgraded: $problem"
 	docker start "$worker" >/dev/null
 fi
 
