@@ -1,15 +1,23 @@
-"""How long 1 GB is away for its next major version: the deploy's copy, beside pg_upgrade and beside dump and restore.
+"""How long a database is away. 1 GB for its next major version: the deploy's copy, beside pg_upgrade and beside dump and restore. And for
+a minor version: one `pulumi up`, beside `docker stop` and `docker run` by hand.
 
-python benchmarks/years.py        (`make bench-years`; prints Markdown; needs Docker and the stand-in base images of 16 and 18)
+python -m benchmarks.years        (`make bench-years`; prints Markdown; needs Docker and the stand-in base images of 16 and 18)
 """
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
+
 from tests.support.docker import docker
+from tests.support.stack import Stack
 from tests.years.conftest import Database, base_image
 
 REPOSITORY = Path(__file__).parents[1]
@@ -31,7 +39,64 @@ def seconds(*words: str) -> float:
     return time.monotonic() - begin
 
 
+@contextlib.contextmanager
+def outage(container: str, password: str) -> Iterator[list[float]]:
+    """The longest time, in seconds, in which nobody could connect and ask; the list has it at the end."""
+    stop, longest = threading.Event(), [0.0]
+
+    def ask() -> None:
+        last = time.monotonic()
+        while not stop.is_set():
+            with contextlib.suppress(psycopg.Error, AssertionError):
+                address = docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", container)
+                with psycopg.connect(host=address, user="postgres", dbname="app", password=password, connect_timeout=1) as asked:
+                    asked.execute("SELECT count(*) FROM kept")
+                longest[0] = max(longest[0], time.monotonic() - last)
+                last = time.monotonic()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield longest
+        time.sleep(1)
+    finally:
+        stop.set()
+        asking.join()
+
+
+def minor_version() -> None:
+    """The next minor version, as far as anybody can tell here: the same PostgreSQL in an image with another id."""
+    base = base_image(OLD)
+    with tempfile.TemporaryDirectory() as folder:
+        stack = Stack(Path(folder))
+        next_base = f"years-bench-next:{OLD}"
+        docker("build", "--quiet", "--tag", next_base, "-", stdin=f"FROM {base}\nLABEL minor=next\n")
+        try:
+            stack.init()
+            stack.config |= {"baseImage": base, "databases": {"app": {"password": "first"}}}
+            stack.up()
+            stack.sql("CREATE TABLE kept AS SELECT g FROM generate_series(1, 1000000) AS g")
+            container = f"{stack.name}-app"
+            stack.config["baseImage"] = next_base
+            begin = time.monotonic()
+            with outage(container, "first") as ours:
+                stack.up()
+            whole = time.monotonic() - begin
+            image, volume = docker("inspect", "--format", "{{.Image}} {{range .Mounts}}{{.Name}}{{end}}", container).split()
+            with outage(container, "first") as theirs:
+                docker("stop", "--time", "60", container)
+                docker("rm", container)
+                docker("run", "--detach", "--name", container, "--volume", f"{volume}:/var/lib/postgresql/data", image)
+            print("| a minor version | away, s |\n|---|---|")
+            print(f"| one `pulumi up` ({whole:.0f} s, with the build and the check) | {ours[0]:.1f} |")
+            print(f"| `docker stop`, `docker rm`, `docker run` by hand | {theirs[0]:.1f} |")
+        finally:
+            stack.remove()
+            docker("image", "rm", next_base, check=False)
+
+
 def main() -> None:
+    minor_version()
     images = {major: build(major) for major in (OLD, NEW)}
     database = Database(images.__getitem__, "years-bench")
     try:

@@ -123,6 +123,7 @@ def test_dump_and_restore(database: Database, tmp_path: Path, target: str, owner
     """As Coolify's backup does it: custom format, --no-owner --no-acl; clean, and the feed is alive afterwards. A database's
     owner who is no superuser can restore where the extension is."""
     database.execute("CREATE TABLE t (id serial PRIMARY KEY); INSERT INTO t VALUES (1); CREATE VIEW v AS TABLE t")
+    database.execute("ALTER TABLE t OWNER TO alice; GRANT SELECT ON t TO PUBLIC")
     name = f"{database.name}_restored"
     database.execute(f"CREATE DATABASE {name} OWNER {owner} TEMPLATE {'template1' if target == 'has it' else 'template0'}")
     restored = Database(database.cluster, name)
@@ -149,6 +150,8 @@ def test_dump_and_restore(database: Database, tmp_path: Path, target: str, owner
         result = subprocess.run(restore, input=dump, check=False, capture_output=True)
         assert (result.returncode, result.stderr) == (0, b"")
         assert restored.execute("SELECT id FROM v") == [(1,)]
+        owned = "SELECT relowner::regrole::text, relacl FROM pg_class WHERE oid = 't'::regclass"
+        assert restored.execute(owned) == [(owner, None)], "who owned it and who might read it is not in such a dump"
         assert [notice["tag"] for notice in restored.notices_of("DROP VIEW v")] == ["DROP VIEW"]
         assert restored.status()["healthy"]
         # A restore can also replace what is there.
