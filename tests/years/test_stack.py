@@ -101,6 +101,7 @@ def test_a_stack_has_backups_and_tells_how_they_are(stack: Stack, tmp_path: Path
         time.sleep(0.5)  # by the schedule, at the next full minute
 
     # How they are is in the outputs; what is wrong is told by each preview and deploy, and not being able to restore fails it.
+    stack.up_changes_nothing()
     state = stack.outputs()["backups"]["app"]
     assert re.fullmatch(r"\d{8}T\d{6}Z", state["newest"])
     assert re.fullmatch(r"\d{8}T\d{6}Z", state["verified"])
