@@ -287,4 +287,7 @@ def test_one_command_tells_of_all_databases(backed_up: BackedUp) -> None:
     told = subprocess.run(["sh", ON_HOST / "backups.sh"], stdout=subprocess.PIPE, text=True, check=False).stdout
     assert f"{backed_up.name}-backup\n  newest {backed_up.kept()[0]} of 1" in told
     docker("stop", f"{backed_up.name}-backup")
+    words = ["preview", "here", "stack", "-", "image:16", backed_up.name, backed_up.volume]
+    looked = subprocess.run(["sh", ON_HOST / "look.sh", *words], stdout=subprocess.PIPE, text=True, check=True).stdout
+    assert f"wrong {backed_up.name}-backup, which makes the backups, is exited: docker start {backed_up.name}-backup" in looked
     assert subprocess.run(["sh", ON_HOST / "backups.sh"], stdout=subprocess.PIPE, check=False).returncode == 1

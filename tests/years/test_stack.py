@@ -91,8 +91,6 @@ def test_a_stack_has_backups_and_tells_how_they_are(stack: Stack, tmp_path: Path
         "backup": {"folder": str(tmp_path / "backups"), "schedule": "* * * * *", "verify": "* * * * *", "keep": 3},
     }
     stack.up()
-    stack.sql("CREATE TABLE kept AS SELECT 42 AS answer")
-    stack.up_changes_nothing()
     container = f"{stack.name}-app-backup"
     assert password not in docker("inspect", container)
     docker("exec", container, "schema-notifications-backup", "now")
@@ -109,7 +107,6 @@ def test_a_stack_has_backups_and_tells_how_they_are(stack: Stack, tmp_path: Path
     stack.sql("ALTER DATABASE postgres ALLOW_CONNECTIONS false")
     docker("exec", container, "schema-notifications-backup", "now", check=False)
     warning = r"The backups of the database app need you: the last backup FAILED at .*the database postgres allows no connections"
-    assert re.search(warning, stack.preview())
     assert re.search(warning, stack.up("--expect-no-changes"))
     assert "the last backup FAILED" in stack.outputs()["backups"]["app"]["problem"]
     old = "cd /backups && mkdir .old && mv 2* .old && cp -rp $(ls -d .old/* | tail -n 1) 20260101T000000Z && sed -i '1s/.*/20260101T000000Z/' .verified"
@@ -120,8 +117,6 @@ def test_a_stack_has_backups_and_tells_how_they_are(stack: Stack, tmp_path: Path
     assert "No backup of the database app could be restored for three times as long as its schedule allows" in said
     assert "overdue: no backup that was made after 20260101T000000Z was restored on trial" in said
     assert stack.container()["HostConfig"]["Memory"] == 512 * 1024**2, "all else is done"
-    docker("stop", container)
-    assert f"{container}, which makes the backups, is exited: docker start {container}" in stack.preview()
 
     del stack.config["databases"]["app"]["backup"]
     stack.up()
