@@ -43,7 +43,19 @@ lines=$(DOCKER_BUILDKIT=0 docker build --build-arg "BASE_IMAGE=$base_image" --ta
 	fail "the build of $image failed: see the lines above"
 }
 id=$(docker image inspect --format '{{.Id}}' "$unproven")
+
+# One at a time on a host, whoever they are: if another build took the name between the two commands, the image would go with its
+# last name. (What is locked is a file that every user can read.)
+give_the_name() {
+	exec 9<"$(command -v docker)"
+	flock 9
+	docker tag "$id" "$image"
+	docker image rm "$unproven" >/dev/null
+	exec 9<&-
+}
+
 if [[ $id == "$former_id" ]]; then
+	give_the_name
 	say "$image is unchanged, and was verified when it was built"
 	echo "$id"
 	exit
@@ -59,6 +71,6 @@ announced=$(docker exec "$container" bash -c '
 	fail "$image does not work: $announced. $(docker logs --tail 20 "$container" 2>&1)"
 [[ $announced == *'"tag":"CREATE TABLE"'* ]] || fail "$image announced no schema change: $announced"
 
-docker tag "$id" "$image"
+give_the_name
 say "$image is built and verified"
 echo "$id"

@@ -6,7 +6,10 @@ import re
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -251,6 +254,38 @@ def test_an_unreachable_host_previews_and_fails_soon_with_its_name(stack: Stack,
 
     stack.config |= sshd.config
     stack.up()
+
+
+@pytest.fixture
+def member() -> Iterator[str]:
+    """A user of this machine without rights."""
+    name = f"np-{uuid.uuid4().hex[:8]}"
+    if os.getuid() != 0:
+        pytest.skip("only root makes users")
+    subprocess.run(["useradd", "--create-home", "--password", "*", name], check=True)
+    yield name
+    subprocess.run(["userdel", "--force", "--remove", name], check=True, capture_output=True)
+
+
+def test_any_user_who_can_run_docker_will_do(stack: Stack, member: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # which the user may enter
+        Path(folder).chmod(0o755)
+        servers = [start_sshd(Path(folder) / name, member, SetEnv=f"PATH={os.environ['PATH']}") for name in ("before", "after")]
+        try:
+            stack.config |= servers[0].config
+            said = stack.up(fails=True)
+            assert f"Docker cannot be used on {servers[0].address}: " in said and "permission denied" in said
+            assert f"'sudo usermod -aG docker {member}'" in said
+
+            subprocess.run(["usermod", "-aG", "docker", member], check=True)
+            stack.config |= servers[1].config  # a login of its own; the other is kept for a minute
+            stack.up()
+            assert stack.sql("SELECT 1") == [(1,)]
+            stack.up_changes_nothing()
+            stack.destroy()
+        finally:
+            for server in servers:
+                stop_sshd(server)
 
 
 def test_a_network_that_is_not_there_is_named(stack: Stack) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -246,3 +247,23 @@ def test_an_image_that_was_removed_is_built_again(stack: Stack) -> None:
     stack.up()
     assert stack.sql("SELECT 1") == [(1,)]
     stack.up_changes_nothing()
+
+
+def test_two_stacks_build_one_image_name_at_once(stack: Stack, another: Stack) -> None:
+    """From different files: the name is the later one's, and each stack has its own image, until it goes."""
+    edit_image(stack)
+    edit_image(another)
+    another.config["image"] = stack.config["image"]
+    with ThreadPoolExecutor() as both:
+        list(both.map(lambda one: one.up(), (stack, another)))
+    images = [one.outputs()["imageId"] for one in (stack, another)]
+    assert images[0] != images[1]
+    for one, image in zip((stack, another), images, strict=True):
+        assert one.container()["Image"] == image
+        one.up_changes_nothing()
+
+    stack.destroy()
+    another.up_changes_nothing()
+    assert docker("image", "inspect", "--format", "{{.Id}}", images[1]) == images[1]
+    docker("restart", f"{another.name}-app")
+    another.up_changes_nothing()

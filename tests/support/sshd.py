@@ -25,10 +25,11 @@ class Sshd:
     private_key_file: Path
     pid: int
     log: Path
+    user: str
 
     @property
     def address(self) -> str:
-        return f"ssh://{_user()}@127.0.0.1:{self.port}"
+        return f"ssh://{self.user}@127.0.0.1:{self.port}"
 
     @property
     def config(self) -> dict[str, Any]:
@@ -36,7 +37,7 @@ class Sshd:
 
     def connection(self, **more: Any) -> dict[str, Any]:
         """What pulumi-command calls a connection."""
-        settings = {"host": "127.0.0.1", "port": self.port, "user": _user(), "hostKey": self.host_key}
+        settings = {"host": "127.0.0.1", "port": self.port, "user": self.user, "hostKey": self.host_key}
         return {**settings, "privateKey": self.private_key_file.read_text(), **more}
 
     def logins(self) -> int:
@@ -47,8 +48,8 @@ def _user() -> str:
     return pwd.getpwuid(os.getuid()).pw_name
 
 
-def start_sshd(folder: Path, **settings: str) -> Sshd:
-    """Starts an sshd with the default limits of sshd; `settings` go into its configuration."""
+def start_sshd(folder: Path, user: str | None = None, **settings: str) -> Sshd:
+    """Starts an sshd with the default limits of sshd, for this user or another; `settings` go into its configuration."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
@@ -83,7 +84,7 @@ def start_sshd(folder: Path, **settings: str) -> Sshd:
             raise AssertionError(f"sshd ended: {log.read_text()}")
         time.sleep(0.05)
     host_key = " ".join((folder / "host.pub").read_text().split()[:2])
-    return Sshd(port, host_key, folder / "user", process.pid, log)
+    return Sshd(port, host_key, folder / "user", process.pid, log, user or _user())
 
 
 def stop_sshd(sshd: Sshd) -> None:
