@@ -67,7 +67,7 @@ bench: ## Measure what it all costs (10 minutes), into docs/benchmarks.md
 	@toolchain/setup --tests --bench
 	@$(ENV) && python -m pip install --quiet --disable-pip-version-check -e '.[bench]' && python benchmarks/run.py
 
-bench-years: ## Measure an upgrade of 1 GB beside pg_upgrade and dump and restore (5 minutes)
+bench-years: ## Measure a minor version, and a major one with 1 GB beside pg_upgrade and dump and restore (6 minutes)
 	@toolchain/setup --tests
 	@$(ENV) && python -m benchmarks.years
 
