@@ -207,9 +207,9 @@ BEGIN
 END
 $$;
 
--- What has changed, listed with more care than above, for record(): a rule, trigger or policy has the schema of its table; a
--- view's rule is no object of its own; what GRANT tells in capitals is in small letters; and of many objects there are the
--- first 5,000, and after them {"truncated":true,"total":...} says how many.
+-- What has changed, listed with more care than above, for record(): a rule, trigger or policy (in PostgreSQL 14 a default too)
+-- has the schema of its table; a view's rule is no object of its own; what GRANT tells in capitals is in small letters; and of
+-- many objects there are the first 5,000, and after them {"truncated":true,"total":...} says how many.
 CREATE FUNCTION schema_notifications.objects(event text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -221,7 +221,7 @@ BEGIN
     IF event = 'sql_drop' THEN
         FOR object IN
             SELECT 'dropped' AS action, object_type AS kind,
-                   coalesce(schema_name, CASE WHEN classid IN (2618, 2620, 3256) THEN address_names[1] END) AS schema,
+                   coalesce(schema_name, CASE WHEN classid IN (2604, 2618, 2620, 3256) THEN address_names[1] END) AS schema,
                    object_identity AS identity
               FROM pg_event_trigger_dropped_objects()
              WHERE (original OR normal OR object_type IN ('table', 'foreign table')) AND NOT is_temporary

@@ -108,6 +108,17 @@ def test_a_policy_trigger_or_rule_is_in_the_schema_of_its_table(database: Databa
         ]
 
 
+def test_a_default_is_in_the_schema_of_its_table(database: Database) -> None:
+    """And one of a temporary table is not told: PostgreSQL 14 says neither."""
+    notices = database.notices_of(
+        "CREATE TABLE t (a int DEFAULT 1); CREATE TEMP TABLE temporary (a int DEFAULT 1); ALTER TABLE temporary ALTER a DROP DEFAULT",
+        "ALTER TABLE t ALTER a DROP DEFAULT",
+    )
+    assert [notice["tag"] for notice in notices] == ["CREATE TABLE", "ALTER TABLE"]
+    (dropped,) = (item for item in notices[1]["objects"] if item["action"] == "dropped")
+    assert dropped == {"action": "dropped", "kind": "default value", "schema": "public", "identity": "for public.t.a"}
+
+
 def test_drop_owned_that_only_revokes(database: Database) -> None:
     database.execute("CREATE TABLE t (x int); GRANT SELECT ON t TO bob")
     (notice,) = database.notices_of("DROP OWNED BY bob")
