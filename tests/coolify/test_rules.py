@@ -175,6 +175,10 @@ def test_backups_are_checked(backup: Any, key: str, sentence: str) -> None:
     assert sentence in problems(backups=[backup])[key]
 
 
+def test_each_backup_that_is_wrong_is_named() -> None:
+    assert set(problems(backups=["daily", {"frequency": "daily"}, 5, {}])) == {"backups[0]", "backups[2]", "backups[3].frequency"}
+
+
 def test_good_backups_pass() -> None:
     given = [{"frequency": "0 3 * * *", "allDatabases": True, "keepDays": 7, "s3Storage": "s3-uuid"}, {"frequency": "hourly"}]
     assert problems(backups=given) == {}

@@ -152,7 +152,7 @@ DATABASE: dict[str, Field] = {
     "healthCheckStartPeriod": Field("health_check_start_period", 5, (_between(0, _BIG), "give a number of seconds"), True),
     "tags": Field(None, None, (_is_tags, "give names in lower case of at least two characters")),
     "environmentVariables": Field(
-        None, None, (lambda value: isinstance(value, dict) and len(value) > 0, "give names and values, or leave it out"), True
+        None, None, (lambda value: isinstance(value, dict) and len(value) > 0, "give names and values, or leave it out")
     ),
     "backups": Field(None, None, (lambda value: isinstance(value, list), "give a list, each entry with a frequency")),
     "mountPath": Field(
