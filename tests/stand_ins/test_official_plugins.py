@@ -2,10 +2,14 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from notifying_postgres.names import snake_case
 
+from tests.support import REPOSITORY
 from tests.support.needs import use_official_plugins
 
 PROGRAMS = ("pulumi-resource-command", "pulumi-resource-docker")
@@ -37,3 +41,15 @@ def test_without_a_folder_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> No
     before = os.environ["PATH"]
     use_official_plugins()
     assert os.environ["PATH"] == before
+
+
+def test_a_stand_in_has_no_input_that_nothing_uses() -> None:
+    """Whoever needs another one has it refused by name, and adds it."""
+    words = [sys.executable, "-c", "import docker_plugin; print(*docker_plugin.Container.shape, *docker_plugin.Volume.shape)"]
+    folder = REPOSITORY / "toolchain" / "plugins"
+    inputs = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout.split()
+    assert len(inputs) > 15
+    source = "".join(path.read_text() for path in (REPOSITORY / "components").rglob("*.py"))
+    read_back = {"driver", "driver_opts"}  # of volumes that others made: a difference must be seen, to be ignored
+    unused = {name for name in map(snake_case, inputs) if f"{name}=" not in source and f'"{name}":' not in source}
+    assert unused - read_back == set()

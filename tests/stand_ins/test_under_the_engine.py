@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +21,14 @@ import pulumi, pulumi_command as command, pulumi_docker as docker
 config = pulumi.Config()
 name = config.require("name")
 hidden = pulumi.Output.secret("hidden words")
+port = config.get("port")
 volume = docker.Volume("data", name=name)
 container = docker.Container(
     "it", name=name, image=config.require("image"), command=["sleep", "1000"], envs=[config.get("env") or "A=1"],
     volumes=[docker.ContainerVolumeArgs(volume_name=volume.name, container_path="/data")],
     uploads=[docker.ContainerUploadArgs(file="/secret", content=hidden, permissions="0400")],
-    network_mode="bridge", wait=bool(config.get("wait")), wait_timeout=1, restart="no",
-    healthcheck=docker.ContainerHealthcheckArgs(tests=["CMD", "false"], interval="200ms"),
+    network_mode="bridge", restart="no",
+    ports=[docker.ContainerPortArgs(internal=1, external=int(port), ip="127.0.0.1")] if port else None,
 )
 command.local.Command(
     "after", create=container.id.apply(lambda i: f"echo in {i}; cat >/dev/null"), stdin=hidden,
@@ -91,9 +93,10 @@ def test_a_programs_life_under_the_engine(stack: Stack, unique_name: str) -> Non
     assert "A=2" in docker("inspect", "--format", "{{.Config.Env}}", unique_name)
     assert docker("volume", "inspect", "--format", "{{.CreatedAt}}", unique_name) == created
 
-    # One that does not become healthy is there, in the state too, and what depends on it waits.
-    stack.config |= {"env": "A=3", "wait": "1"}
-    assert "not healthy within 1 s" in stack.up(fails=True)
+    # One that cannot be started is there, in the state too, and what depends on it waits.
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        stack.config |= {"env": "A=3", "port": taken.getsockname()[1]}
+        assert "address already in use" in stack.up(fails=True)
     assert resource(stack, "docker:index/container:Container")["initErrors"]
     assert docker("inspect", "--format", "{{.Id}}", unique_name) == resource(stack, "docker:index/container:Container")["id"]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import io
 import json
 import os
 import queue
-import re
 import signal
 import socket
 import subprocess
@@ -18,11 +16,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, urlencode, urlsplit
 
-from stand_in import UNKNOWN, Call, Difference, HalfDone, Plugin, Refusal, Resource, Values, changed, has_unknown, unique
+from stand_in import Call, Difference, HalfDone, Plugin, Refusal, Resource, Values, changed, has_unknown, unique
 
 MIB = 1024 * 1024
 IN_USE_PATIENCE = 30  # seconds for a volume or network to become free
@@ -160,15 +157,6 @@ def map_to_labels(labels: Values | None) -> list[Values]:
     return [{"label": key, "value": value} for key, value in sorted((labels or {}).items())]
 
 
-def nanoseconds(duration: str) -> int:
-    """Go's notation for durations: `1m30s`, `500ms`."""
-    units = {"h": 3600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-    parts = re.findall(r"([0-9.]+)(h|ms|us|ns|m|s)", duration)
-    if duration != "0" and "".join(number + unit for number, unit in parts) != duration:
-        raise ValueError(f"{duration!r} is no duration such as 30s or 1m30s")
-    return int(sum(float(number) * units[unit] for number, unit in parts))
-
-
 class DockerResource(Resource):
     """What the two have in common. Sets are compared without their order; some inputs are read back from the engine."""
 
@@ -255,65 +243,33 @@ class Volume(DockerResource):
 
 class Container(DockerResource):
     shape: ClassVar[dict[str, Any]] = {
-        **dict.fromkeys(
-            ("name", "image", "envs", "command", "entrypoints", "hostname", "user", "workingDir", "init", "readOnly", "tmpfs")
-        ),
-        **dict.fromkeys(
-            ("restart", "maxRetryCount", "memory", "memorySwap", "cpuShares", "shmSize", "logDriver", "logOpts", "networkMode")
-        ),
-        **dict.fromkeys(
-            ("start", "mustRun", "wait", "waitTimeout", "removeVolumes", "destroyGraceSeconds", "stopSignal", "stopTimeout")
-        ),
-        "securityOpts": None,
+        **dict.fromkeys(("name", "image", "envs", "command", "init", "restart", "memory", "memorySwap", "shmSize", "logOpts")),
+        **dict.fromkeys(("networkMode", "destroyGraceSeconds", "securityOpts")),
         "capabilities": dict.fromkeys(("adds", "drops")),
         "labels": dict.fromkeys(("label", "value")),
         "ports": dict.fromkeys(("internal", "external", "ip", "protocol")),
-        "volumes": dict.fromkeys(("volumeName", "hostPath", "containerPath", "readOnly")),
-        "mounts": dict.fromkeys(("type", "source", "target", "readOnly")),
-        "uploads": dict.fromkeys(("file", "content", "contentBase64", "source", "sourceHash", "executable", "permissions")),
-        "networksAdvanced": dict.fromkeys(("name", "aliases", "ipv4Address")),
-        "healthcheck": dict.fromkeys(("tests", "interval", "timeout", "startPeriod", "retries")),
+        "volumes": dict.fromkeys(("volumeName", "hostPath", "containerPath")),
+        "uploads": dict.fromkeys(("file", "content", "permissions")),
     }
     required = ("image",)
-    sets: ClassVar[set[str]] = {"labels", "envs", "volumes", "mounts", "uploads", "networksAdvanced"}
+    sets: ClassVar[set[str]] = {"labels", "envs", "volumes", "uploads"}
     in_place: ClassVar[set[str]] = {
-        *("restart", "maxRetryCount", "memory", "memorySwap", "cpuShares"),  # the engine is told
-        "mustRun",  # a stopped container is started
-        *("start", "wait", "waitTimeout", "removeVolumes", "destroyGraceSeconds", "healthcheck"),  # for the next time
+        *("restart", "memory", "memorySwap"),  # the engine is told
+        "mustRun",  # a stopped container, which a refresh finds, is started
+        "destroyGraceSeconds",  # for the next time
     }
     read_back: ClassVar[Values] = {
         **{"name": None, "image": None, "networkMode": None, "memorySwap": None},
-        **{"restart": "no", "memory": 0, "cpuShares": 0, "mustRun": True},
+        **{"restart": "no", "memory": 0, "mustRun": True},
     }
     outputs = (
-        *(
-            "bridge",
-            "containerLogs",
-            "exitCode",
-            "networkDatas",
-            "command",
-            "entrypoints",
-            "envs",
-            "healthcheck",
-            "hostname",
-            "init",
-            "ipcMode",
-        ),
-        *("logDriver", "platform", "runtime", "securityOpts", "shmSize", "stopSignal", "stopTimeout"),
+        *("bridge", "command", "containerLogs", "entrypoints", "envs", "exitCode", "healthcheck", "hostname", "init", "ipcMode"),
+        *("logDriver", "networkDatas", "platform", "runtime", "securityOpts", "shmSize", "stopSignal", "stopTimeout"),
     )
 
     def check(self, name: str, old: Values, inputs: Values) -> Values:
-        for upload in inputs.get("uploads") or []:
-            if not has_unknown(upload) and sum(bool(upload.get(key)) for key in ("content", "contentBase64", "source")) != 1:
-                raise Refusal("uploads", f"{upload.get('file')}: exactly one of content, contentBase64 and source must be set")
         if "" in (inputs.get("command") or []):
             raise Refusal("command", "values for command may not be empty")
-        for key, value in (inputs.get("healthcheck") or {}).items() if isinstance(inputs.get("healthcheck"), dict) else ():
-            if key in ("interval", "timeout", "startPeriod") and value != UNKNOWN:
-                try:
-                    nanoseconds(value)
-                except ValueError as error:
-                    raise Refusal(f"healthcheck.{key}", str(error)) from None
         return super().check(name, old, inputs)
 
     def diff(self, old_inputs: Values, state: Values, inputs: Values) -> Difference:
@@ -324,11 +280,9 @@ class Container(DockerResource):
     def create(self, call: Call, name: str, inputs: Values) -> tuple[str, Values]:
         identity = self._create(inputs)
         try:
-            self._furnish(identity, inputs)
-            if inputs.get("start", True):
-                self.docker.request("POST", f"/containers/{identity}/start")
-                if inputs.get("wait"):
-                    self._wait_until_healthy(identity, inputs)
+            for upload in inputs.get("uploads") or []:
+                self.docker.request("PUT", f"/containers/{identity}/archive?path=/", tar_of(upload))
+            self.docker.request("POST", f"/containers/{identity}/start")
         except Exception as error:
             raise HalfDone(identity, inputs, f"container {inputs['name']} was created, but: {error}") from error
         return identity, self.state(self.docker.request("GET", f"/containers/{identity}/json"), inputs)
@@ -347,35 +301,6 @@ class Container(DockerResource):
                 raise RuntimeError(f"Unable to create container with image {image}: {failed[0]}") from error
             identity = self.docker.request("POST", path, body)["Id"]
         return str(identity)
-
-    def _furnish(self, identity: str, inputs: Values) -> None:
-        """What has to be there before the start: networks and files."""
-        if inputs.get("networksAdvanced"):
-            try:
-                self.docker.request("POST", "/networks/bridge/disconnect", {"Container": identity})
-            except DockerError as error:
-                if "is not connected" not in str(error):
-                    raise
-        for network in inputs.get("networksAdvanced") or []:
-            endpoint = {"Aliases": network.get("aliases") or [], "IPAMConfig": {"IPv4Address": network.get("ipv4Address") or ""}}
-            self.docker.request(
-                "POST", f"/networks/{quote(network['name'])}/connect", {"Container": identity, "EndpointConfig": endpoint}
-            )
-        for upload in inputs.get("uploads") or []:
-            self.docker.request("PUT", f"/containers/{identity}/archive?path=/", tar_of(upload))
-
-    def _wait_until_healthy(self, identity: str, inputs: Values) -> None:
-        deadline = time.monotonic() + inputs.get("waitTimeout", 60)
-        while True:
-            state = self.docker.request("GET", f"/containers/{identity}/json")["State"]
-            if "Health" not in state:
-                raise RuntimeError("`wait` is set, but neither the container nor its image has a health check")
-            if state["Health"]["Status"] == "healthy":
-                return
-            if time.monotonic() > deadline:
-                seen = f"{state['Status']}, {state['Health']['Status']}"
-                raise RuntimeError(f"it was not healthy within {inputs.get('waitTimeout', 60)} s (its state: {seen})")
-            time.sleep(0.2)
 
     def state(self, container: Values, inputs: Values) -> Values:
         """The inputs, and what the engine made of them."""
@@ -417,8 +342,7 @@ class Container(DockerResource):
             "restart": host["RestartPolicy"]["Name"] or "no",
             "memory": host["Memory"] // MIB,
             "memorySwap": host["MemorySwap"] // MIB if host["MemorySwap"] > 0 else host["MemorySwap"],
-            "cpuShares": host["CpuShares"],
-            "mustRun": inputs.get("mustRun", True) and running,
+            "mustRun": running,
         }
         unset = {"envs": config["Env"] or [], "labels": map_to_labels(config["Labels"])}
         return unset | inputs | outputs
@@ -428,27 +352,20 @@ class Container(DockerResource):
         if container is None:
             return None
         inputs = inputs or {"name": container["Name"].removeprefix("/"), "image": container["Config"]["Image"]}
-        state = self.state(
-            container, {"image": inputs["image"]} | {k: v for k, v in state.items() if k != "mustRun" or "mustRun" in inputs}
-        )
+        state = self.state(container, {"image": inputs["image"]} | {key: value for key, value in state.items() if key != "mustRun"})
         return state, self.drifted_inputs(inputs, state)
 
     def update(self, call: Call, identity: str, state: Values, inputs: Values) -> Values:
-        if not state.get("mustRun", True) and inputs.get("mustRun", True) and inputs.get("start", True):
+        if not state.get("mustRun", True):
             self.docker.request("POST", f"/containers/{identity}/start")
-        limits = ("restart", "maxRetryCount", "memory", "memorySwap", "cpuShares")
+        limits = ("restart", "memory", "memorySwap")
         if any(state.get(key) != inputs.get(key) for key in limits if key in state or key in inputs):
-            body = {
-                "RestartPolicy": restart_policy(inputs),
-                "Memory": inputs.get("memory", 0) * MIB,
-                "CpuShares": inputs.get("cpuShares", 0),
-            }
+            body: Values = {"RestartPolicy": restart_policy(inputs), "Memory": inputs.get("memory", 0) * MIB}
             if inputs.get("memorySwap"):
                 body["MemorySwap"] = swap_bytes(inputs["memorySwap"])
             self.docker.request("POST", f"/containers/{identity}/update", body)
         # Only a refresh sees that a container has stopped.
-        must_run = {"mustRun": inputs.get("mustRun", True)}
-        return self.state(self.docker.request("GET", f"/containers/{identity}/json"), inputs) | must_run
+        return self.state(self.docker.request("GET", f"/containers/{identity}/json"), inputs) | {"mustRun": True}
 
     def delete(self, call: Call, identity: str, state: Values) -> None:
         try:
@@ -456,11 +373,11 @@ class Container(DockerResource):
         except DockerError as error:
             if error.status != 404:
                 raise
-        self.docker.remove(f"/containers/{identity}", v=state.get("removeVolumes", True), force=True)
+        self.docker.remove(f"/containers/{identity}", v=True, force=True)
 
 
 def restart_policy(inputs: Values) -> Values:
-    return {"Name": inputs.get("restart", "no"), "MaximumRetryCount": inputs.get("maxRetryCount", 0)}
+    return {"Name": inputs.get("restart", "no")}
 
 
 def swap_bytes(mebibytes: int) -> int:
@@ -474,59 +391,24 @@ def create_body(inputs: Values) -> Values:
         binding = {"HostIp": port.get("ip", "0.0.0.0"), "HostPort": str(port.get("external", ""))}  # noqa: S104
         ports.setdefault(f"{port['internal']}/{port.get('protocol', 'tcp')}", []).append(binding)
     binds = [
-        f"{volume.get('volumeName') or volume['hostPath']}:{volume['containerPath']}:{'ro' if volume.get('readOnly') else 'rw'}"
-        for volume in inputs.get("volumes") or []
-        if volume.get("volumeName") or volume.get("hostPath")
+        f"{volume.get('volumeName') or volume['hostPath']}:{volume['containerPath']}:rw" for volume in inputs.get("volumes") or []
     ]
-    anonymous = [
-        volume["containerPath"]
-        for volume in inputs.get("volumes") or []
-        if not volume.get("volumeName") and not volume.get("hostPath")
-    ]
-    health = inputs.get("healthcheck")
     return {
         "Image": inputs["image"],
         "Env": inputs.get("envs"),
         "Cmd": inputs.get("command"),
-        "Entrypoint": inputs.get("entrypoints"),
-        "Hostname": inputs.get("hostname"),
-        "User": inputs.get("user"),
-        "WorkingDir": inputs.get("workingDir"),
         "Labels": labels_to_map(inputs.get("labels")),
-        "StopSignal": inputs.get("stopSignal"),
-        "StopTimeout": inputs.get("stopTimeout"),
         "ExposedPorts": {port: {} for port in ports},
-        "Volumes": {path: {} for path in anonymous},
-        "Healthcheck": health
-        and {
-            "Test": health.get("tests"),
-            "Interval": nanoseconds(health.get("interval", "0s")),
-            "Timeout": nanoseconds(health.get("timeout", "0s")),
-            "StartPeriod": nanoseconds(health.get("startPeriod", "0s")),
-            "Retries": health.get("retries", 0),
-        },
         "HostConfig": {
             "PortBindings": ports,
             "Binds": binds,
-            "Mounts": [
-                {
-                    "Type": mount["type"],
-                    "Source": mount.get("source", ""),
-                    "Target": mount["target"],
-                    "ReadOnly": mount.get("readOnly", False),
-                }
-                for mount in inputs.get("mounts") or []
-            ],
-            "Tmpfs": inputs.get("tmpfs") or {},
             "RestartPolicy": restart_policy(inputs),
             "Memory": inputs.get("memory", 0) * MIB,
             "MemorySwap": swap_bytes(inputs.get("memorySwap", 0)),
-            "CpuShares": inputs.get("cpuShares", 0),
             "ShmSize": inputs.get("shmSize", 0) * MIB,
-            "LogConfig": {"Type": inputs.get("logDriver", ""), "Config": inputs.get("logOpts") or {}},
+            "LogConfig": {"Type": "", "Config": inputs.get("logOpts") or {}},
             "NetworkMode": inputs.get("networkMode", "bridge"),
             "Init": inputs.get("init", False),
-            "ReadonlyRootfs": inputs.get("readOnly", False),
             "CapAdd": (inputs.get("capabilities") or {}).get("adds"),
             "CapDrop": (inputs.get("capabilities") or {}).get("drops"),
             "SecurityOpt": inputs.get("securityOpts"),
@@ -536,15 +418,10 @@ def create_body(inputs: Values) -> Values:
 
 def tar_of(upload: Values) -> bytes:
     """An archive with the one file that an entry of `uploads` describes, owned by root."""
-    if upload.get("contentBase64"):
-        content = base64.b64decode(upload["contentBase64"])
-    elif upload.get("source"):
-        content = Path(upload["source"]).read_bytes()
-    else:
-        content = upload["content"].encode()
+    content = upload["content"].encode()
     entry = tarfile.TarInfo(upload["file"].lstrip("/"))
     entry.size, entry.mtime = len(content), int(time.time())
-    entry.mode = int(upload["permissions"], 8) if upload.get("permissions") else 0o744 if upload.get("executable") else 0o644
+    entry.mode = int(upload.get("permissions") or "0644", 8)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         archive.addfile(entry, io.BytesIO(content))
