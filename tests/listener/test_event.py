@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schema_changes.cursor import Place, Position, Snapshot
-from schema_changes.event import ChangedObject, MalformedNotice, SchemaChange, parse_notice
+from schema_changes.event import ChangedObject, MalformedNotice, SchemaChange, from_log_row, parse_notice
 from schema_changes.listener import _delay, _Feed
 
 text = st.text(max_size=20)
@@ -102,6 +102,57 @@ def test_malformed(change: dict[str, Any]) -> None:
     parse_notice(json.dumps(notice))
     with pytest.raises(MalformedNotice):
         parse_notice(json.dumps(notice | change))
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfff", "\udc00b"])
+def test_half_of_a_surrogate_pair_is_malformed(text: str) -> None:
+    notice = {"type": "ddl_command_end", "tag": text, "timestamp": "2025-11-07 12:34:56.789+00"}
+    with pytest.raises(MalformedNotice, match="tag has half of a surrogate pair"):
+        parse_notice(json.dumps(notice))
+
+
+TABLE = {"action": "created", "kind": "table", "schema": "public", "identity": "public.tä"}
+ROW = ("7", "901", "2025-11-07 12:34:56.789123+00", "ann", "CREATE TABLE", json.dumps([TABLE]))
+
+
+def test_a_row_of_the_log_is_what_its_notice_would_have_told() -> None:
+    change = from_log_row(ROW, database="shop", cursor="c")
+    assert (change.type, change.tag, change.id, change.txid) == ("ddl_command_end", "CREATE TABLE", 7, 901)
+    assert (change.database, change.user, change.cursor, change.truncated) == ("shop", "ann", "c", False)
+    assert change.timestamp == datetime(2025, 11, 7, 12, 34, 56, 789123, UTC)
+    assert change.objects == (ChangedObject(**TABLE),)
+    assert json.loads(change.raw) == {
+        **{"type": "ddl_command_end", "tag": "CREATE TABLE", "timestamp": "2025-11-07 12:34:56.789+00", "id": 7},
+        **{"database": "shop", "user": "ann", "txid": "901", "objects": [TABLE]},
+    }
+    assert "ä" in change.raw
+    assert from_log_row([one.encode() for one in ROW], database="shop", cursor="c") == change
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "expected"),
+    [
+        (0, None, {"id": 0}),
+        (1, None, {"txid": 0}),
+        (2, "infinity", {"timestamp": datetime(1970, 1, 1, tzinfo=UTC), "objects": (ChangedObject(**TABLE),)}),
+        (2, None, {"timestamp": datetime(1970, 1, 1, tzinfo=UTC)}),
+        (3, None, {"user": None}),
+        (3, b"\xff", {"user": "\ufffd"}),
+        (4, None, {"tag": ""}),
+        (5, None, {"objects": ()}),
+        (5, "{", {"objects": ()}),
+        (5, "{}", {"objects": ()}),
+        (5, json.dumps([{"kind": "table"}, TABLE]), {"objects": (ChangedObject(**TABLE),)}),
+    ],
+)
+def test_of_a_row_that_cannot_be_read_in_full_it_is_what_can_be(column: int, value: str | bytes | None, expected: Any) -> None:
+    row: list[str | bytes | None] = [*ROW]
+    row[column] = value
+    change = from_log_row(row, database="shop")
+    assert {key: getattr(change, key) for key in expected} == expected
+    assert change.truncated == (column in (2, 5)), "only of what it changed, or when"
+    assert json.loads(change.raw).get("truncated", False) is change.truncated
+    assert ("objects" in json.loads(change.raw)) is not change.truncated
 
 
 def test_nesting_that_exhausts_the_parser_is_malformed() -> None:
