@@ -26,7 +26,7 @@ import codecs
 import contextlib
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -281,7 +281,7 @@ def told(where: str, role: str) -> Iterator[None]:
 
 
 # a character of the database that UTF8 does not have, or bytes that are no character
-_UNTRANSLATABLE = (psycopg.errors.UntranslatableCharacter, psycopg.errors.CharacterNotInRepertoire)
+UNTRANSLATABLE = (psycopg.errors.UntranslatableCharacter, psycopg.errors.CharacterNotInRepertoire)
 
 
 def _codec(pgconn: PGconn) -> str:
@@ -322,17 +322,22 @@ class Session:
         if self._local:
             self.connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE NOT DEFERRABLE")
         self.connection.execute(_pin(pgconn, local=self._local, as_it_is=as_it_is).encode())
+        self.expect_bytes()
+
+    def expect_bytes(self) -> None:
+        """Read text that comes as it is, where the server converts none, with replacement characters for what is none."""
+        pgconn = self.connection.pgconn
         if _parameter(pgconn, b"client_encoding") != "UTF8":
             loader = _replacing(_codec(pgconn))
             for kind in ("text", "name", "varchar", "json", "jsonb", "xid8"):
                 self.connection.adapters.register_loader(kind, loader)
 
-    def rows(self, query: str, arguments: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+    def rows(self, query: str, arguments: Sequence[object] | Mapping[str, object] = ()) -> list[tuple[Any, ...]]:
         """The answer's rows; raises `SchemaChangesError`s of `told`."""
         with told(self.where, self.role):
             try:
                 cursor = self.connection.execute(query.encode(), arguments or None)
-            except _UNTRANSLATABLE:
+            except UNTRANSLATABLE:
                 self.connection.execute("ROLLBACK")
                 self.pin(as_it_is=True)
                 cursor = self.connection.execute(query.encode(), arguments or None)
@@ -420,6 +425,7 @@ def listening_session(
         if other is not None:
             other.close()
         session = Session(connection, where, local=False)
+        session.expect_bytes()
         session.facts = facts
         yield session
 
@@ -475,7 +481,7 @@ class AsyncSession:
         await self.idle()
         try:
             return await self._rows(query, arguments)
-        except _UNTRANSLATABLE:
+        except UNTRANSLATABLE:
             await self._rows(_pin(self._pgconn, local=False, as_it_is=True))
             self._codec = _codec(self._pgconn)
             return await self._rows(query, arguments)

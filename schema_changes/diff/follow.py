@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from ..errors import SchemaChangesError, Unreachable, first_line, lost
+from ..feed import UNTRANSLATABLE
 from ..filters import Patterns
 from ..route import Route
 from .differences import Difference, compare
@@ -82,7 +84,12 @@ class Follower:
             if self._reader is None:
                 self._begin()
             assert self._reader is not None  # noqa: S101
-            differences = self._reader.refresh()
+            try:
+                differences = self._reader.refresh()
+            except UNTRANSLATABLE:
+                # a name in the database's encoding that UTF8 does not have: as it is from now on, for all names
+                self._read_as_it_is()
+                differences = self._reader.refresh()
         except psycopg.OperationalError as error:
             self._end()
             raise lost(error, self._where) from error
@@ -115,6 +122,7 @@ class Follower:
         self._where = session.where
         # the same few queries again and again
         session.connection.prepare_threshold = 0
+        self._read_as_it_is = functools.partial(session.pin, as_it_is=True)
         self._reader = Reader(session.connection, self.picture if self._has_picture else None, patience=self._timeout)
 
     def _end(self) -> None:

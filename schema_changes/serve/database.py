@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ..errors import NotPermitted, SchemaChangesError
 from ..event import SchemaChange, from_log_row
-from ..feed import LOG_COLUMNS, status, told, transaction
+from ..feed import LOG_COLUMNS, status, transaction
 from ..route import Route
 
 _Answer = TypeVar("_Answer")
@@ -78,8 +78,8 @@ class Database:
 
         def ask() -> list[tuple[Any, ...]]:
             name, parameters = "schema-changes serve", self._parameters()
-            with transaction(self._conninfo, name=name, **parameters) as session, told(session.where, session.role):
-                return session.connection.execute(_HISTORY.encode(), values).fetchall()
+            with transaction(self._conninfo, name=name, **parameters) as session:
+                return session.rows(_HISTORY, values)
 
         rows = await self._alone(ask)
         cursor, database = rows[0][:2]
