@@ -125,7 +125,7 @@ class Cluster:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120  # of a busy machine, to recover
         while True:
             try:
                 psycopg.connect(self.url()).close()
