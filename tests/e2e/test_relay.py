@@ -63,6 +63,7 @@ def test_a_relay_is_deployed_checked_changed_and_removed(stack: Stack, stream: R
     one = {"url": f"{stream.url}/one", "secret": PASSWORD, "name": "one", "differences": True}
     stack.config["databases"]["app"] = {"relay": [one]}
     said = stack.up()
+    assert "Step 1/" not in said
     assert {event["type"] for event in entries(stream, "one")} >= {"notifying-postgres.check"}
     stack.sql("CREATE TABLE first (id int)")
     wait_until(lambda: changes(stream, "one") == ["public.first"], "the change")

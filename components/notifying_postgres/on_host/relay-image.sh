@@ -9,7 +9,8 @@ mkdir -p "$notes" || exit
 exec 9>"$notes/.lock"
 flock 9
 echo "Building $image from $base_image, with Python packages from PyPI" >&2
-DOCKER_BUILDKIT=0 timeout 1800 docker build --build-arg "BASE_IMAGE=$base_image" --tag "$image" "$(dirname "$0")/../relay" >&2 9>&- || {
+lines=$(DOCKER_BUILDKIT=0 timeout 1800 docker build --build-arg "BASE_IMAGE=$base_image" --tag "$image" "$(dirname "$0")/../relay" 2>&1 9>&-) || {
+	echo "$lines" >&2
 	echo "The image of the relay, $image, could not be built from $base_image: see the lines above." >&2
 	exit 1
 }
