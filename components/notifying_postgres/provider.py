@@ -278,8 +278,8 @@ class Plugin(provider_pb2_grpc.ResourceProviderServicer):
         return provider_pb2.CheckResponse(inputs=request.news)
 
     def DiffConfig(self, request: provider_pb2.DiffRequest, context: grpc.ServicerContext) -> provider_pb2.DiffResponse:
-        keys = changed(_settings(_values(request.olds)), _settings(_values(request.news)))
-        return _diff_response(Difference(update=keys), set())
+        old = _settings(_values(request.olds))
+        return _diff_response(Difference(update=changed(old, _settings(_values(request.news)))), set(old))
 
     def Configure(self, request: provider_pb2.ConfigureRequest, context: grpc.ServicerContext) -> provider_pb2.ConfigureResponse:
         with _errors_to(context, "configure"):

@@ -69,3 +69,11 @@ def test_a_coolify_that_is_not_known_yet_is_not_asked_in_a_preview(plugin: Plugi
     plugin.Configure(provider_pb2.ConfigureRequest(args=struct(configured)), None)  # type: ignore[arg-type]
     request = provider_pb2.CreateRequest(urn=URN, properties=struct(INPUTS), preview=True)
     assert plain(plugin.Create(request, None).properties)["image"] == "x:16"  # type: ignore[arg-type]
+
+
+def test_a_changed_setting_of_the_provider_is_a_change_and_no_addition(plugin: Plugin) -> None:
+    request = provider_pb2.DiffRequest(
+        olds=struct({"coolifyUrl": "http://a"}), news=struct({"coolifyUrl": "http://b", "coolifyToken": "x"})
+    )
+    kinds = {key: one.kind for key, one in plugin.DiffConfig(request, None).detailedDiff.items()}  # type: ignore[arg-type]
+    assert kinds == {"coolifyUrl": provider_pb2.PropertyDiff.UPDATE, "coolifyToken": provider_pb2.PropertyDiff.ADD}
