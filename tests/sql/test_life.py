@@ -31,7 +31,7 @@ SELECT 'member', type, identity, NULL, NULL, NULL, NULL, NULL
   FROM pg_depend, pg_identify_object(classid, objid, objsubid)
  WHERE deptype = 'e' AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'schema_notifications')
 UNION ALL
-SELECT 'state', (horizon > '0')::text, fingerprint, NULL, NULL, NULL, NULL, NULL FROM schema_notifications.state
+SELECT 'state', count(*)::text, min(fingerprint), NULL, NULL, NULL, NULL, NULL FROM schema_notifications.state
 UNION ALL
 SELECT 'schema', nspacl::text, NULL, NULL, NULL, NULL, NULL, NULL FROM pg_namespace WHERE nspname = 'schema_notifications'
 UNION ALL
