@@ -63,7 +63,7 @@ recording: ## Record a session with the dev database, and draw docs/session.svg 
 	@toolchain/setup
 	@$(ENV) && python -m pip install --quiet --disable-pip-version-check -e '.[docs]' && toolchain/recording
 
-bench: ## Measure what it all costs (10 minutes), into docs/benchmarks.md
+bench: ## Measure what it all costs (13 minutes), into docs/benchmarks.md
 	@toolchain/setup --tests --bench
 	@$(ENV) && python -m pip install --quiet --disable-pip-version-check -e '.[bench]' && python benchmarks/run.py
 

@@ -1,16 +1,20 @@
 """What listening costs: from a change made to a change in the consumer's hands, beside bare loops over notices.
 
-python benchmarks/listening.py        (1 minute; prints Markdown)
+python benchmarks/listening.py        (4 minutes; prints Markdown)
 """
 
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import re
 import statistics
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]
@@ -22,6 +26,7 @@ from tests.support.postgres import Cluster
 
 Client = Callable[[str], AsyncGenerator[Any, None]]
 CHANGES = 5000
+IDLE = 30  # seconds
 
 
 async def bare_psycopg(url: str) -> AsyncGenerator[Any, None]:
@@ -155,6 +160,35 @@ async def _catch_up(url: str, cursor: str, missed: int) -> float:
         return (time.perf_counter() - started) * 1000
 
 
+def _peak(read: Callable[..., Awaitable[float]], *arguments: Any) -> float:
+    """MB that a process of its own needs at most to read what it missed, Python and all imports included."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_read_and_weigh, read, *arguments).result()
+
+
+def _read_and_weigh(read: Callable[..., Awaitable[float]], *arguments: Any) -> float:
+    async def reading() -> None:
+        await read(*arguments)
+
+    asyncio.run(reading())
+    # not ru_maxrss, which begins with what the process had that started this one
+    (peak,) = re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    return int(peak) / 1024
+
+
+async def _idle(url: str, client: Client) -> float:
+    """Microseconds of CPU that this process takes a second, while one listener hears nothing."""
+    async with aclosing(client(url)) as events:
+        first = asyncio.ensure_future(anext(events))
+        await asyncio.sleep(1)
+        before = time.process_time()
+        await asyncio.sleep(IDLE)
+        used = time.process_time() - before
+        first.cancel()
+        await asyncio.wait([first])
+    return used / IDLE * 1e6
+
+
 async def _side_by_side(measure: Callable[[Client], Awaitable[tuple[float, ...]]], rounds: int) -> list[dict[str, Comparison]]:
     """Measures the clients in turn; one comparison with the bare loop for each figure that `measure` returns."""
     figures = [[await measure(client) for client in CLIENTS.values()] for _ in range(rounds)]
@@ -205,6 +239,15 @@ async def _measure(cluster: Cluster, report: Report) -> None:
         ],
     )
 
+    say("listening: idle (2 minutes)")
+    report.section(
+        "Nothing happens",
+        f"CPU of the listening process while nothing changes for {IDLE} s. Only `listen()` asks for a sign of life, every "
+        "5 s (`heartbeat`), which also brings what was logged and not announced.",
+        ["client", "µs of CPU a second"],
+        [[name, f"{await _idle(url, client):.0f}"] for name, client in CLIENTS.items()],
+    )
+
     say("listening: catching up (20 s)")
     rows = []
     for missed in (0, 1000, 100_000):
@@ -220,12 +263,19 @@ async def _measure(cluster: Cluster, report: Report) -> None:
             figures["bare"].append(await _read_log(url, cursor))
             figures["ours"].append(await _catch_up(url, cursor, missed + 1))
         both = beside(figures, "bare")
-        rows.append([f"{missed:,}", f"{both['bare'].value:,.0f}", f"{both['ours'].value:,.0f}", str(both["ours"])])
+        peaks = [_peak(_read_log, url, cursor), _peak(_catch_up, url, cursor, missed + 1)]
+        rows.append(
+            [
+                *(f"{missed:,}", f"{both['bare'].value:,.0f}", f"{both['ours'].value:,.0f}", str(both["ours"])),
+                *(f"{peak:.0f}" for peak in peaks),
+            ]
+        )
     report.section(
         "Back after a while",
         "From the start of `listen(cursor=…)`, connecting included, to the last missed change in the consumer's hands; with each "
-        "number there is one more, which marks the end. Beside connecting with psycopg, LISTEN, and fetching `changes_since(…)`.",
-        ["missed changes", "bare, ms", "`listen()`, ms", "times"],
+        "number there is one more, which marks the end. Beside connecting with psycopg, LISTEN, and fetching `changes_since(…)`. "
+        "The memory is the most that a process of its own had, Python included.",
+        ["missed changes", "bare, ms", "`listen()`, ms", "times", "bare, MB", "`listen()`, MB"],
         rows,
     )
 

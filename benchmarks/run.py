@@ -1,6 +1,6 @@
 """Runs all benchmarks and writes docs/benchmarks.md with its plot: what `make bench` does.
 
-    python benchmarks/run.py        (10 minutes, on a machine that does nothing else)
+    python benchmarks/run.py        (13 minutes, on a machine that does nothing else)
 
 Each benchmark can be run alone as well: ddl.py, container.py, listening.py, diff.py, deploy.py.
 """
@@ -66,7 +66,7 @@ def machine() -> str:
 
 
 def main() -> None:
-    say("Measuring takes 10 minutes. It wants a machine that does nothing else")
+    say("Measuring takes 13 minutes. It wants a machine that does nothing else")
     reports = {"ddl": ddl.run(), "image": container.run(), "listening": listening.run(), "diff": diff.run(), "deploy": deploy.run()}
     aims = [aim for report in reports.values() for aim in report.aims]
     plots = {name: figures for report in reports.values() for name, figures in report.plots.items()}

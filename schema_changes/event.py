@@ -10,8 +10,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json.encoder import encode_basestring
 
 CHANNEL = "schema_changed"
+
+_parse = json.JSONDecoder().raw_decode
 
 
 class MalformedNotice(ValueError):
@@ -109,7 +112,8 @@ def from_log_row(row: Sequence[str | bytes | None], *, database: str, cursor: st
 
     Never fails: of a row that cannot be read in full, what can be read, marked `truncated`.
     """
-    row_id, txid, changed_at, user, tag, objects = (None if one is None else _decoded(one) for one in row)
+    # not UTF-8 in a database whose encoding is SQL_ASCII
+    row_id, txid, changed_at, user, tag, objects = [one.decode(errors="replace") if isinstance(one, bytes) else one for one in row]
     truncated = False
     try:
         timestamp = datetime.fromisoformat(changed_at or "").astimezone(UTC)
@@ -118,7 +122,7 @@ def from_log_row(row: Sequence[str | bytes | None], *, database: str, cursor: st
         timestamp, truncated = datetime.fromtimestamp(0, UTC), True
     listed: object = None
     try:
-        listed = json.loads(objects or "null")
+        listed = _parsed(objects or "null")
     except (ValueError, RecursionError):
         truncated = True
     found = []
@@ -128,28 +132,28 @@ def from_log_row(row: Sequence[str | bytes | None], *, database: str, cursor: st
         except MalformedNotice:
             truncated = True
     truncated = truncated or not isinstance(listed, list)
-    fields = {
-        "type": "ddl_command_end",
-        "tag": tag or "",
-        "timestamp": timestamp.isoformat(sep=" ", timespec="milliseconds").removesuffix(":00"),
-        "id": int(row_id or 0),
-        "database": database,
-        "user": user,
-        "txid": txid,
-        **({"truncated": True} if truncated else {"objects": listed}),
-    }
+    number = int(row_id or 0)
+    told = timestamp.isoformat(sep=" ", timespec="milliseconds").removesuffix(":00")
+    # The server's text of the objects stays as it is, but for line breaks, as a change is one line, and for escapes.
+    if truncated or objects is None:
+        rest = '"truncated": true'
+    elif "\n" in objects or "\r" in objects or "\\" in objects:
+        rest = f'"objects": {json.dumps(listed, ensure_ascii=False)}'
+    else:
+        rest = f'"objects": {objects}'
     return SchemaChange(
         type="ddl_command_end",
         tag=tag or "",
         timestamp=timestamp,
-        id=int(row_id or 0),
+        id=number,
         database=database,
         user=user,
         txid=int(txid or 0),
         objects=tuple(found),
         truncated=truncated,
         cursor=cursor,
-        raw=json.dumps(fields, ensure_ascii=False),
+        raw=f'{{"type": "ddl_command_end", "tag": {_quoted(tag or "")}, "timestamp": "{told}", "id": {number}, '
+        f'"database": {_quoted(database)}, "user": {_quoted(user)}, "txid": {_quoted(txid)}, {rest}}}',
     )
 
 
@@ -174,9 +178,18 @@ def _object(item: object) -> ChangedObject:
     )
 
 
-def _decoded(value: str | bytes) -> str:
-    """Text of the server's that may not be UTF-8, in a database whose encoding is SQL_ASCII."""
-    return value if isinstance(value, str) else value.decode(errors="replace")
+def _parsed(text: str) -> object:
+    """What json.loads(text) gives and raises, at a third of its price."""
+    text = text.strip(" \t\n\r")
+    value, end = _parse(text)
+    if end != len(text):
+        raise ValueError(f"something follows the JSON: {text[end : end + 80]!r}")
+    return value
+
+
+def _quoted(value: str | None) -> str:
+    """As JSON: what json.dumps(value, ensure_ascii=False) gives, at a third of its price."""
+    return "null" if value is None else encode_basestring(value)
 
 
 def _string(fields: dict[str, object], key: str) -> str:

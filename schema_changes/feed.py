@@ -546,7 +546,7 @@ class AsyncSession:
                 failed = psycopg.errors.error_from_result(result)
             columns = range(result.nfields)
             get = result.get_value
-            rows += [tuple(get(row, column) for column in columns) for row in range(result.ntuples)]
+            rows += [tuple([get(row, column) for column in columns]) for row in range(result.ntuples)]
         self._tell()
         if failed is not None:
             raise failed

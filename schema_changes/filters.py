@@ -62,13 +62,13 @@ class Filter:
     ) -> None:
         self._schemas, self._kinds = Patterns(schemas), Patterns(kinds)
         self._tags = Patterns([tag.upper() for tag in tags])
-        self._by_object = bool(schemas or kinds)
+        self._by_object, self._by_tag = bool(schemas or kinds), bool(tags)
         self._checks = checks
 
     def __call__(self, change: SchemaChange) -> bool:
         if not self._checks and is_of_check(change):
             return False
-        if not self._tags.match(change.tag.upper()):
+        if self._by_tag and not self._tags.match(change.tag.upper()):
             return False
         if not self._by_object or change.truncated or not change.objects:
             return True

@@ -46,7 +46,7 @@ _Event = TypeVar("_Event")
 
 # Rows asked of the log at a time: first, and at most (but for a longer transaction, which is never split).  Bounds the memory, and
 # how long a slow line is busy with one answer.
-_FIRST_ROWS, _MOST_ROWS = 500, 4000
+_FIRST_ROWS, _MOST_ROWS = 500, 8000
 # Seconds that an answer may well take; a longer one asks for less the next time.
 _ANSWER = 1.0
 # Changes delivered from notices before the log is read again, which bounds the length of the cursor: in the next moment of silence,
@@ -245,8 +245,6 @@ class _Waiting:
     cursor: str | None
     event: SchemaChange | Reset | None = None
     row: tuple[bytes | None, ...] = ()
-    place: Place | None = None
-    """To be added to the cursor."""
 
 
 class _Feed:
@@ -364,7 +362,7 @@ class _Feed:
         """The first waiting event that the filters let pass."""
         while self.ready:
             waiting = self.ready.popleft()
-            self._taken = waiting.cursor if waiting.place is None else f"{waiting.cursor}@{waiting.place}"
+            self._taken = waiting.cursor
             event = waiting.event
             if event is None:
                 event = from_log_row(waiting.row, database=self._database, cursor=self._taken)
@@ -592,24 +590,26 @@ class _Feed:
         """Deliver the rows of an answer that were not delivered before, in the order of their commands."""
         told_before = {key: said for key, said in former.direct.items() if key not in new.direct}
         waiting: _Waiting | None = None
+        # no notice adds to the former position meanwhile
+        cursor, passed, snapshot = str(former), former.places, new.snapshot
         for count, (number, txid, row) in enumerate(sorted((int(row[0] or 0), int(row[1] or 0), row) for row in rows), 1):
             if count % 100 == 0:
                 self.filled.set()
                 await asyncio.sleep(0)  # others have their turn
             said = told_before.pop((txid, number), None)
-            if former.passed(txid, number):
+            if passed and former.passed(txid, number):
                 continue
             if said is not None:
                 if said == digest(from_log_row(row, database=self._database)):
                     continue
                 self._forged.warn(f"A notice told change {number} of transaction {txid} otherwise than the log: it was forged.")
-            place = None if new.snapshot is None else Place(new.snapshot, number, txid)
-            waiting = _Waiting(txid, str(former), None, row, place)
+            place = "" if snapshot is None else f"@{Place(snapshot, number, txid)}"
+            waiting = _Waiting(txid, cursor + place, None, row)
             self.ready.append(waiting)
         if complete and told_before:
             self._forged.warn(f"{len(told_before)} notices told of changes that were never made: they were forged.")
         if waiting is not None:
-            waiting.cursor, waiting.place = str(new), None
+            waiting.cursor = str(new)
 
     def _deliver(self, event: SchemaChange | Reset, txid: int | None = None) -> None:
         self.ready.append(_Waiting(txid, event.cursor, event))

@@ -129,6 +129,15 @@ def test_a_row_of_the_log_is_what_its_notice_would_have_told() -> None:
     assert from_log_row([one.encode() for one in ROW], database="shop", cursor="c") == change
 
 
+def test_the_json_of_a_row_is_one_line_without_escapes_as_its_notice_is() -> None:
+    quoted = TABLE | {"identity": 'public."tä\nü\\"'}
+    for objects in (json.dumps([quoted], indent=1), f" {json.dumps([quoted], ensure_ascii=False)}\r"):
+        change = from_log_row(("7", "901", "2025-11-07 12:34:56+00", 'a"nn', "CREATE\tTABLE", objects), database="shöp")
+        assert change.objects == (ChangedObject(**quoted),)
+        assert change.raw == json.dumps(json.loads(change.raw), ensure_ascii=False)
+        assert (json.loads(change.raw)["user"], json.loads(change.raw)["tag"]) == ('a"nn', "CREATE\tTABLE")
+
+
 @pytest.mark.parametrize(
     ("column", "value", "expected"),
     [
@@ -142,6 +151,7 @@ def test_a_row_of_the_log_is_what_its_notice_would_have_told() -> None:
         (5, None, {"objects": ()}),
         (5, "{", {"objects": ()}),
         (5, "{}", {"objects": ()}),
+        (5, "[] []", {"objects": ()}),
         (5, json.dumps([{"kind": "table"}, TABLE]), {"objects": (ChangedObject(**TABLE),)}),
     ],
 )
