@@ -258,6 +258,11 @@ class TableCursorStore:
         self.name = name
         self._table = sql.Identifier(schema, table).as_string()
 
+    @property
+    def place(self) -> str:
+        """Table and row, written alike by all who keep the same cursor."""
+        return f"{self._table} {self.name}"
+
     def load(self) -> str | None:
         """The cursor in the row; None when there is no row."""
         with transaction(self.conninfo) as session:

@@ -23,7 +23,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -31,7 +31,7 @@ from typing import Any, Self, Unpack
 from .cursor import Place, Position, digest
 from .errors import CannotListen, SchemaChangesError, Unreachable, describe
 from .event import Reset, SchemaChange, from_log_row
-from .feed import CHANGES_SINCE, async_session, may_not_read, require, told
+from .feed import CHANGES_SINCE, AsyncSession, async_session, may_not_read, require, told
 from .listener import Batch, ListenOptions, listen, listen_batches
 from .listener import _delay as backoff
 
@@ -53,12 +53,20 @@ class Hub:
 
     diff: tell with each burst of changes, in the `raw` of its last one, what has become different: `differences` as
     `listen --diff` has them, and `differences_text`.  That is told live only; what is read from the log later has none.
-    options: as for `listen`, but for cursor, store, verify, on_ready and on_lost.
+    hold: awaited with each new session before it listens, and with what to tell why that takes so long.
+    options: as for `listen`, but for cursor, store, verify and the other callbacks.
 
     Entering raises what `listen` raises at its start.  What ends the listener later, `follow` raises.
     """
 
-    def __init__(self, conninfo: str = "", *, diff: bool = False, **options: Unpack[ListenOptions]) -> None:
+    def __init__(
+        self,
+        conninfo: str = "",
+        *,
+        diff: bool = False,
+        hold: Callable[[AsyncSession, Callable[[str], object]], Awaitable[None]] | None = None,
+        **options: Unpack[ListenOptions],
+    ) -> None:
         self.where = describe(conninfo)
         """The server and database in words."""
         self.cursor = ""
@@ -73,6 +81,9 @@ class Hub:
         self._diff = diff
         # what is handed on to others must be true: the log is believed, not the notices, which any user can send
         self._options: ListenOptions = {**options, "verify": True}
+        if hold is not None:
+            self._options["on_session"] = lambda session: hold(session, self.lost)
+        self._sessions = 0
         # the last events, the number of the first of them, and the number of the event that follows a cursor
         self._kept: deque[Event] = deque()
         self._first = 0
@@ -91,9 +102,10 @@ class Hub:
 
         def ready(_: object) -> None:
             self.problem = self.lost_since = None
+            self._sessions += 1
             listens.set()
 
-        self._options["on_ready"], self._options["on_lost"] = ready, self._lost
+        self._options["on_ready"], self._options["on_lost"] = ready, self.lost
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(lambda _: self._wake())
         waiting = asyncio.create_task(listens.wait())
@@ -159,7 +171,15 @@ class Hub:
                 if own is not None and len(own.direct) >= _DIRECT:
                     break  # the log is read again, for a short cursor
 
-    def _lost(self, reason: str) -> None:
+    @property
+    def session(self) -> int | None:
+        """The number of the session that listens, None while there is none.  Raises what ended the listener."""
+        if self._task.done() and not self._task.cancelled():
+            self._task.result()
+        return None if self.lost_since is not None else self._sessions
+
+    def lost(self, reason: str) -> None:
+        """Note that the feed does not come, and why; until it listens."""
         self.problem, self.lost_since = reason, self.lost_since or time.time()
 
     async def _run(self) -> None:

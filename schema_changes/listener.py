@@ -25,7 +25,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
@@ -92,6 +92,8 @@ class ListenOptions(TypedDict, total=False):
     Default: (0.1, 10)."""
     route: Route | None
     """The way to a container that publishes no port; asked anew for each connection."""
+    on_session: Callable[[AsyncSession], Awaitable[None]]
+    """Awaited with each new session before it listens: for locks that last as long as the session."""
     on_ready: Callable[[str | None], object]
     """Called each time that the listener listens, at the start and after each reconnect, with the cursor from which on nothing is
     missed (None when not catching up).  From the event loop, or from the thread of `listen_sync`."""
@@ -273,6 +275,7 @@ class _Feed:
         self._verify = options.get("verify", False)
         self._heartbeat = options.get("heartbeat", 5.0)
         self._backoff = options.get("backoff", (0.1, 10.0))
+        self._on_session = options.get("on_session")
         self._on_ready = options.get("on_ready")
         self._on_lost = options.get("on_lost")
         self._database = ""
@@ -288,6 +291,7 @@ class _Feed:
         self._overflowed = False
         self._resting = False
         self._sessions = 0
+        self._had_session = False
         self._malformed, self._forged = _Counted(), _Counted()
         if self._verify and not self._catch_up:
             raise SchemaChangesError("verify=True asks the log, which catch_up=False does without: choose one of them.")
@@ -403,7 +407,7 @@ class _Feed:
             try:
                 await self._session()
             except (Unreachable, CannotListen) as error:
-                if self._sessions == 0:
+                if not self._had_session:
                     raise
                 if self._reading:
                     # perhaps the answer was too long for the line
@@ -431,11 +435,15 @@ class _Feed:
                 raise may_not_read(session.role, session.where)
             self._database = session.facts.database
             with told(session.where, session.role):
+                if self._on_session is not None:
+                    self._had_session = True  # what it waits for may outlast the session
+                    await self._on_session(session)
                 self._stale = self._catch_up
                 await session.rows(f"LISTEN {CHANNEL}")
                 if self._sessions and not self._catch_up:
                     self._deliver(Reset("the connection was lost, and what happened meanwhile was not asked for"))
                 self._sessions += 1
+                self._had_session = True
                 start = self._cursor()
                 if self._catch_up and not self.ready:
                     await self._read_log(session)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from ..filters import Filter
 from ..hub import Hub
 from ..metrics import serving
 from ..route import Route
+from .alone import hold_rows, holding_files
 from .relay import Delivery, Relay
 from .sinks import open_sink
 
@@ -41,19 +43,24 @@ def run(options: argparse.Namespace, conninfo: str, route: Route | None) -> int:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
     deliveries = []
+    files: dict[str, Path] = {}
+    rows: dict[str, TableCursorStore] = {}
     for name, wanted in sinks.items():
         store: CursorStore
         if options.cursors is not None:
-            store = FileCursorStore(Path(options.cursors) / f"{_word(name)}.cursor")
+            files[name] = Path(options.cursors) / f"{_word(name)}.cursor"
+            store = FileCursorStore(files[name])
         else:
-            store = TableCursorStore(conninfo, f"relay {name}")
+            store = rows[name] = TableCursorStore(conninfo, f"relay {name}")
         deliveries.append(Delivery(name, open_sink(wanted.url, wanted.secret), store, wanted.differences))
     differences = any(wanted.differences for wanted in sinks.values())
-    asyncio.run(_relay(options, Hub(conninfo, diff=differences, route=route, checks=options.checks), deliveries))
+    hold = functools.partial(hold_rows, rows) if rows else None
+    hub = Hub(conninfo, diff=differences, hold=hold, route=route, checks=options.checks)
+    asyncio.run(_relay(options, hub, deliveries, files))
     return 0
 
 
-async def _relay(options: argparse.Namespace, hub: Hub, deliveries: list[Delivery]) -> None:
+async def _relay(options: argparse.Namespace, hub: Hub, deliveries: list[Delivery], files: dict[str, Path]) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -64,7 +71,8 @@ async def _relay(options: argparse.Namespace, hub: Hub, deliveries: list[Deliver
         if options.metrics:
             stack.enter_context(serving(options.metrics, relay.samples, relay.status))
         with contextlib.suppress(asyncio.CancelledError):
-            await relay.run()
+            async with holding_files(files, hub.lost):
+                await relay.run()
 
 
 _NAME = "[A-Za-z0-9_.-]*"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ..cursor import CursorStore
+from ..cursor import CursorStore, TableCursorStore
 from ..errors import SchemaChangesError
 from ..event import Reset, SchemaChange
 from ..filters import Filter, is_of_check
@@ -55,6 +55,7 @@ class Delivery:
         self.ended = False
         self._oldest: datetime | None = None
         self._ending = asyncio.Event()
+        self._session = 0
 
     @property
     def lag(self) -> float:
@@ -82,12 +83,21 @@ class Delivery:
 
     async def run(self, hub: Hub, wanted: Callable[[SchemaChange], bool]) -> None:
         """Deliver until cancelled or the sink is gone; raises what `Hub.follow` raises."""
+        session = hub.session or 0
         self.cursor = await asyncio.to_thread(self.store.load)
+        self._session = session
         if self.cursor is None:
-            await self._save(hub.cursor)
+            await self._save(hub, hub.cursor)
+        while True:
+            try:
+                return await self._follow(hub, wanted)
+            except _Overtaken:
+                _log.warning("Another relay had the cursor of sink %s meanwhile: going on after that one.", self.name)
+
+    async def _follow(self, hub: Hub, wanted: Callable[[SchemaChange], bool]) -> None:
         async with contextlib.aclosing(hub.follow(self.cursor, self.sink.most)) as batches:
             async for events in batches:
-                handing_over = asyncio.create_task(self._hand_over(events, wanted))
+                handing_over = asyncio.create_task(self._hand_over(hub, events, wanted))
                 try:
                     await asyncio.shield(handing_over)
                 except Gone as error:
@@ -101,17 +111,18 @@ class Delivery:
                     handing_over.cancel()
                     raise
 
-    async def _hand_over(self, events: Sequence[SchemaChange | Reset], wanted: Callable[[SchemaChange], bool]) -> None:
+    async def _hand_over(self, hub: Hub, events: Sequence[SchemaChange | Reset], wanted: Callable[[SchemaChange], bool]) -> None:
         if chosen := [event for event in events if isinstance(event, Reset) or wanted(event)]:
-            await self._deliver(chosen)
+            await self._deliver(hub, chosen)
         if events[-1].cursor is not None:
-            await self._save(events[-1].cursor)
+            await self._save(hub, events[-1].cursor)
 
-    async def _deliver(self, events: Sequence[SchemaChange | Reset]) -> None:
+    async def _deliver(self, hub: Hub, events: Sequence[SchemaChange | Reset]) -> None:
         self._oldest = min((event.timestamp for event in events if isinstance(event, SchemaChange)), default=datetime.now(UTC))
         cloud_events = [cloud_event(event, self.differences) for event in events]
         attempts = 0
         while True:
+            await self._turn(hub)
             try:
                 await self.sink.deliver(cloud_events)
                 break
@@ -130,9 +141,10 @@ class Delivery:
         self.checks += sum(event["type"] == CHECK for event in cloud_events)
         self.problem = self.failing_since = self._oldest = None
 
-    async def _save(self, cursor: str) -> None:
+    async def _save(self, hub: Hub, cursor: str) -> None:
         attempts = 0
         while True:
+            await self._turn(hub)
             try:
                 await asyncio.to_thread(self.store.save, cursor)
                 break
@@ -146,6 +158,27 @@ class Delivery:
         self.cursor = cursor
         self.problem = self.failing_since = None
 
+    async def _turn(self, hub: Hub) -> None:
+        """See that the cursor is this relay's: a cursor in the database is lost with the session, and another may have it then.
+
+        Waits for the next session, which has the cursor again; raises `_Overtaken` when another relay moved it meanwhile.
+        """
+        if not isinstance(self.store, TableCursorStore):
+            return
+        while (session := hub.session) is None or session != self._session:
+            if session is not None:
+                try:
+                    kept = await asyncio.to_thread(self.store.load)
+                except SchemaChangesError as error:
+                    self._failed(f"its cursor cannot be read: {' '.join(str(error).split())}")
+                else:
+                    self._session = session
+                    if kept not in (None, self.cursor):
+                        self.cursor = kept
+                        raise _Overtaken
+                    continue
+            await self._pause(0.2)
+
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -156,6 +189,10 @@ class Delivery:
         self.failures += 1
         self.problem = problem
         self.failing_since = self.failing_since or time.time()
+
+
+class _Overtaken(Exception):
+    """Another relay moved the cursor."""
 
 
 class Relay:

@@ -47,7 +47,8 @@ def check(address: str, conninfo: str, *, timeout: float = 10, **parameters: Any
             if time.monotonic() > deadline:
                 raise
         if time.monotonic() > deadline:
-            raise Unhealthy(f"The relay at {address} did not begin within {timeout:g} s.")
+            why = f": {before['problem']}" if before["problem"] else "."
+            raise Unhealthy(f"The relay at {address} did not begin within {timeout:g} s{why}")
         time.sleep(0.1)
     if not before["checks"]:
         raise SchemaChangesError(f"The relay at {address} hands no changes of a check on: start it with --checks.")

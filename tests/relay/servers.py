@@ -115,13 +115,17 @@ class RedisServer(Server):
 
 
 class Relay:
-    """`schema-changes relay` as a process."""
+    """`schema-changes relay` as a process.
 
-    def __init__(self, *words: str | Path, env: dict[str, str] | None = None, command: str = "relay") -> None:
+    waits: for another relay, which has its cursor.
+    """
+
+    def __init__(self, *words: str | Path, env: dict[str, str] | None = None, command: str = "relay", waits: bool = False) -> None:
         self.metrics = free_port()
         self.words = [*words, "--metrics", f"127.0.0.1:{self.metrics}"]
         self.env = {**os.environ, "SCHEMA_CHANGES_SECRET": SECRET, **(env or {})}
         self.command = command
+        self.waits = waits
         self.process: subprocess.Popen[str] | None = None
         self.said = ""
 
@@ -144,8 +148,14 @@ class Relay:
         assert self.process is not None
         assert self.process.poll() is None, self.process.communicate()
         with contextlib.suppress(OSError):
-            return all(sink["cursor"] for sink in self.status()["sinks"])
+            if self.waits:
+                return "is another relay's" in str(self.status()["problem"])
+            return self.has_begun()
         return False
+
+    def has_begun(self) -> bool:
+        state = self.status()
+        return state["problem"] is None and all(sink["cursor"] for sink in state["sinks"])
 
     def kill(self) -> None:
         self.end(signal.SIGKILL)

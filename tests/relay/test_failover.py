@@ -100,6 +100,22 @@ async def test_a_listener_that_heard_what_the_standby_never_got_is_told(pair: tu
         assert event.objects[0].identity == "public.after"
 
 
+def test_of_two_relays_one_hands_on_before_and_after(pair: tuple[Cluster, Cluster], receiver: Receiver) -> None:
+    primary, standby = pair
+    words = ("--to", f"hook={receiver.url}", both(primary, standby))
+    with Relay(*words) as first, Relay(*words, waits=True) as second:
+        execute(primary.url("app"), "CREATE TABLE before ()")
+        wait_until(lambda: "public.before" in names(receiver.taken()), "the first")
+        time.sleep(0.3)  # in which its cursor is saved
+        execute(primary.url("postgres"), "CREATE TABLE confirmed ()")  # what came before that, the standby has
+        fail_over(primary, standby)
+        execute(standby.url("app"), "CREATE TABLE after ()")
+        wait_until(lambda: "public.after" in names(receiver.taken()), "the second")
+        wait_until(lambda: sorted(relay.status()["problem"] is None for relay in (first, second)) == [False, True], "one of them")
+        time.sleep(1.5)
+    assert [name for name in names(receiver.taken()) if "cursor" not in name] == ["public.before", "public.after"]
+
+
 def test_a_relay_follows_and_hands_on_each_change_once(pair: tuple[Cluster, Cluster], receiver: Receiver, cursors: Path) -> None:
     primary, standby = pair
     with Relay("--to", receiver.url, "--cursors", cursors, both(primary, standby)) as relay:
