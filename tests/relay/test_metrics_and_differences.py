@@ -84,3 +84,32 @@ def test_what_exactly_changed_is_told_where_it_is_asked_for(database: str, recei
         "qty",
     )
     assert "+ qty integer not null default 0" in data["differences_text"]
+
+
+def test_a_sink_that_was_away_is_told_each_difference_from_memory_and_none_from_the_log(
+    database: str, receiver: Receiver, cursors: Path
+) -> None:
+    execute(database, "CREATE TABLE orders (id int)")
+    with Relay("--to", receiver.url, "--cursors", cursors, "--diff", database) as relay:
+        receiver.kill()
+        for number, column in enumerate(("a", "b", "c"), 1):
+            execute(database, f"ALTER TABLE orders ADD {column} int")
+            wait_until(lambda number=number: relay.status()["events"] == number, "the burst")  # type: ignore[misc]
+        receiver.start()
+        wait_until(lambda: len(receiver.taken()) == 3, "what it missed")
+        told = [event["data"]["differences"] for event in receiver.taken()]
+        assert [[(one["action"], one["name"]) for one in differences] for differences in told] == [
+            [("added", name)] for name in ("a", "b", "c")
+        ]
+        receiver.kill()
+        execute(database, "ALTER TABLE orders ADD d int")
+        wait_until(lambda: relay.status()["events"] == 4, "the burst")
+        relay.end()
+        receiver.start()
+        relay.start()
+        wait_until(lambda: len(receiver.taken()) == 4, "what it missed")
+        execute(database, "ALTER TABLE orders ADD e int")
+        wait_until(lambda: len(receiver.taken()) == 5, "what is live")
+    from_log, live = (event["data"] for event in receiver.taken()[3:])
+    assert not {"differences", "differences_text"} & from_log.keys()
+    assert [one["name"] for one in live["differences"]] == ["e"]
