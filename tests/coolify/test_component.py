@@ -22,7 +22,7 @@ def test_a_database_in_coolify_from_config_to_notice(fake: FakeCoolify, sshd: Ss
     outputs = stack.outputs()
     [uuid] = fake.databases
     assert outputs["urls"] == {"orders": f"postgresql://postgres:first@{uuid}:5432/orders"}
-    assert outputs["databases"]["orders"]["check"]["ok"] is True
+    assert outputs["databases"]["orders"]["check"].endswith("heard CREATE TABLE, ALTER TABLE, DROP TABLE")
     image = docker("inspect", "--format", "{{.Config.Image}}", uuid)
     assert image.startswith(f"127.0.0.1:16/{stack.name}:16-")
     patched = [path for method, path, _ in fake.requests if method == "PATCH"]

@@ -104,6 +104,7 @@ def test_schema_in_git(database: str, tmp_path: Path) -> None:
         execute(database, "CREATE TABLE orders (id integer)")
         until(lambda: log("--format=%an: %B") != "")
         assert log("--format=%an: %B") == "postgres: CREATE TABLE\n\n+ table public.orders\n    + id integer\n\n"
+        until(lambda: "orders" in (folder / ".git/picture").read_text())  # or the batch is told again
     # while nobody listens, and by somebody else
     execute(database, f'SET ROLE "{name} <evil>"', "ALTER TABLE orders ADD qty integer NOT NULL DEFAULT 0")
     with recipe("schema_in_git.py", database, folder, folder=tmp_path, **environment):

@@ -73,7 +73,10 @@ class Proxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         passed = 0
-        to_client = source.getpeername()[1] == self.target
+        try:
+            to_client = source.getpeername()[1] == self.target
+        except OSError:
+            to_client = False  # it is gone already: nothing will come
         if to_client and self.rate is not None:
             source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
             sink.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)

@@ -57,9 +57,11 @@ def test_backups_and_relay_share_the_socket(deploy: Callable[..., Deployment]) -
 
 
 def test_what_is_not_known_yet_is_checked_when_it_is(deploy: Callable[..., Deployment]) -> None:
-    late = pulumi.Output.from_input("https://example.org/hook")
+    def late() -> Any:
+        return program({"url": pulumi.Output.from_input("https://example.org/hook")})()
+
     with pytest.raises(InvalidArgument, match=r"relay\[0\]\.secret is missing"):
-        deploy(program({"url": late}))
+        deploy(late)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_a_stack_has_backups_and_tells_how_they_are(stack: Stack, tmp_path: Path
     container = f"{stack.name}-app-backup"
     assert password not in docker("inspect", container)
     docker("exec", container, "schema-notifications-backup", "now")
-    docker("exec", container, "sh", "-c", "rm /backups/.verified")
+    docker("exec", container, "sh", "-c", "rm -f /backups/.verified")
     while not re.search(r"verified \d", docker("exec", container, "schema-notifications-backup", "status", check=False)):
         time.sleep(0.5)  # by the schedule, at the next full minute
 
