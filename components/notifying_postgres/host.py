@@ -29,21 +29,12 @@ The host has another Docker engine than the one that holds these databases, and 
 Nothing was changed. To move, deploy another stack for the new host that begins with a backup: docs/operations.md has the steps.
 If the old host is lost: 'pulumi up --refresh --replace' with this resource's URN starts empty databases on the new one."""
 
-_UPDATE = """\
-last=$(printf %s "$PULUMI_COMMAND_STDOUT" | tail -n 1)
-case $last in
-{marked} | {engine}) ;;
-{engine}' '*) {holds} ;;
-*) false ;;
-esac || {{ echo {refusal} >&2; exit 1; }}
-echo {marked}"""
-
 
 @dataclass(frozen=True)
 class Seen:
     """What look.sh saw on the host.
 
-    :ivar engine: the id of the Docker engine, and the mark of the machine: engines of cloned machines share their id.
+    :ivar engine: the id of the Docker engine.
     :ivar image: how often the image was lost there. A build that has another number is made again.
     :ivar attempts: by container, how often its making was cut off.
     :ivar backups: by container, how its backups are; of those alone whose backups have a container.
@@ -125,22 +116,17 @@ class Host(ABC):
         )
         return pulumi.Output.all(where, answer.stdout).apply(lambda both: read_look(both[0], both[1], self._parent))
 
-    def _preflight(self, name: str, holds: pulumi.Output[str]) -> local.Command:
-        """Remembers the engine in the state, and refuses another one.
-
-        :param holds: the command line that runs holds.sh.
-        """
+    def _preflight(self, name: str) -> local.Command:
+        """Remembers the engine in the state, and refuses another one."""
+        engine = self.seen.apply(lambda seen: shlex.quote(seen.engine))
         return local.Command(
             f"{name}-preflight",
-            create=self.seen.apply(lambda seen: f"echo {shlex.quote(seen.engine)}"),
-            # What was printed the last time is the engine (by earlier versions without the machine's mark), and before it, by still
-            # earlier ones, what a login shell had to say.
-            update=pulumi.Output.all(self.seen, holds).apply(
-                lambda known: _UPDATE.format(
-                    engine=shlex.quote(known[0].engine.partition(" ")[0]),
-                    marked=shlex.quote(known[0].engine),
-                    holds=known[1],
-                    refusal=shlex.quote(_ANOTHER_ENGINE),
+            create=engine.apply(lambda known: f"echo {known}"),
+            # What was printed the last time is the id, and before it, by earlier versions, what a login shell had to say.
+            update=engine.apply(
+                lambda known: (
+                    f'test "$(printf %s "$PULUMI_COMMAND_STDOUT" | tail -n 1)" = {known} || '
+                    f"{{ echo {shlex.quote(_ANOTHER_ENGINE)} >&2; exit 1; }}; echo {known}"
                 )
             ),
             logging=local.Logging.NONE,
@@ -153,12 +139,12 @@ class LocalHost(Host):
 
     url = None
 
-    def __init__(self, name: str, look: Words, image: pulumi.Input[str], parent: pulumi.Resource) -> None:
+    def __init__(self, name: str, look: Words, parent: pulumi.Resource) -> None:
         super().__init__(parent)
         self.docker = pulumi.Output.from_input("docker")
         self.check = pulumi.Output.from_input(f"{workstation.python()} {_CHECK}")
         self.seen = self._look("this machine", self._call("look.sh", look))
-        preflight = self._preflight(name, self._call("holds.sh", [self.stack, image]))
+        preflight = self._preflight(name)
         self.ready = [preflight]
         self.provider = docker.Provider(f"{name}-docker", opts=pulumi.ResourceOptions(parent=parent, depends_on=[preflight]))
 
@@ -203,11 +189,8 @@ class SshHost(Host):
             return f"{workstation.python()} {_CHECK} --ssh {shlex.quote(url)} --ssh-option=-F --ssh-option={file} {shared}"
 
         self.check = pulumi.Output.all(settings, url).apply(check)
-        self.seen = self._look(url, pulumi.Output.all(self._ssh, look, arguments.jump_host).apply(self._looking))
-        holds = pulumi.Output.all(self._ssh, self.stack, arguments.image).apply(
-            lambda known: self._piped(known[0], "holds.sh", known[1:])
-        )
-        preflight = self._preflight(name, holds)
+        self.seen = self._look(url, pulumi.Output.all(self._ssh, look, arguments.jump_host).apply(self._piped))
+        preflight = self._preflight(name)
         # The provider's inputs come out of the preflight, so that a refused deploy leaves the state as it was: with the host on
         # which the databases are.
         accepted = pulumi.Output.all(preflight.stdout, url, settings)
@@ -224,14 +207,11 @@ class SshHost(Host):
         )
         self.ready = [preflight, files]
 
-    def _piped(self, ssh: str, script: str, words: Sequence[str]) -> str:
-        """The command line that runs a script before the files are on the host."""
-        file = f'"$HOME/{workstation.FOLDER}/{self._files}/on_host/{script}"'
-        return f"{ssh} {shlex.quote(f'sh -s -- {remote_words(words)}')} <{file}"
-
-    def _looking(self, values: list[Any]) -> str:
+    def _piped(self, values: list[Any]) -> str:
+        # Before the files are on the host.
         ssh, look, jump = values
-        call = self._piped(ssh, "look.sh", look)
+        script = f'"$HOME/{workstation.FOLDER}/{self._files}/on_host/look.sh"'
+        call = f"{ssh} {shlex.quote(f'sh -s -- {remote_words(look)}')} <{script}"
         # The connection that is shared keeps to itself what stopped the one to the host on the way.
         return call if jump is None else f"{call} || {ssh.replace('ssh', 'ssh -oControlPath=none -oControlPersist=no', 1)} true"
 
@@ -272,7 +252,7 @@ def connect(name: str, arguments: Arguments, parent: pulumi.Resource) -> Host:
         }.items():
             if value is not None:
                 raise InvalidArgument("host", None, f"{key} belongs to a host; give ssh://user@address:port")
-        return LocalHost(name, look, arguments.image, parent)
+        return LocalHost(name, look, parent)
     for of, key, value in (("", "hostKey", arguments.host_key), ("jump ", "jumpHostKey", arguments.jump_host_key)):
         if value is None and not arguments.allow_unverified_host and not (of and arguments.jump_host is None):
             raise InvalidArgument(
@@ -300,7 +280,7 @@ def read_look(where: str, answer: str, parent: pulumi.Resource | None = None) ->
     if "done" in lines:
         seen = dict(line.rpartition(" ")[::2] for line in lines)
         attempts = {key.removeprefix("attempt "): number for key, number in seen.items() if key.startswith("attempt ")}
-        return Seen(f"{seen['engine']} {seen['host']}", seen["image"], attempts, *_read_backups(lines))
+        return Seen(seen["engine"], seen["image"], attempts, *_read_backups(lines))
 
     said = " ".join(answer.rpartition("status ")[0].split())
     reason = f"{where} cannot be reached: {said or 'it said nothing'}"

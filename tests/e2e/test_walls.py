@@ -200,46 +200,6 @@ def test_a_refused_deploy_leaves_the_state_as_it_was(stack: Stack, sshd: Sshd, t
     assert not docker("ps", "-aq", "--filter", f"name=^{stack.name}")
 
 
-def test_a_clone_of_the_machine_is_another_host_though_its_engine_has_the_same_id(stack: Stack, sshd: Sshd, tmp_path: Path) -> None:
-    stack.config |= sshd.config
-    stack.up()
-    provider = resources(stack)[f"{stack.name}-docker"]["inputs"]
-    container = docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", f"{stack.name}-app")
-
-    # Made from the same template: the engine has the id, and nothing else.
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "docker").write_text(
-        '#!/bin/sh\ncase $1 in info) docker.real "$@" ;; ps | volume) ;; *) echo "$*" >>"$HOME/asked"; exit 1 ;; esac\n'
-    )
-    (programs / "docker").chmod(0o755)
-    (programs / "docker.real").symlink_to(str(shutil.which("docker")))
-    home = tmp_path / "clone" / "home"
-    clone = start_sshd(tmp_path / "clone", SetEnv=f"PATH={programs}:{os.environ['PATH']} HOME={home}")
-    try:
-        for refresh in (False, True):
-            stack.config |= clone.config
-            said = stack.up("--refresh", fails=True) if refresh else stack.up(fails=True)
-            assert "has another Docker engine than the one that holds these databases" in said
-            assert resources(stack)[f"{stack.name}-docker"]["inputs"] == provider
-        asked = (home / "asked").read_text().splitlines()
-        assert not [line for line in asked if "inspect" not in line], "it was only looked at"
-    finally:
-        stop_sshd(clone)
-
-    # The same machine by another user, whose home folder has no mark yet.
-    (tmp_path / "user").mkdir()
-    other = start_sshd(tmp_path / "other", SetEnv=f"HOME={tmp_path / 'user'}")
-    try:
-        stack.config |= other.config
-        stack.up()
-        assert docker("inspect", "--format", "{{.Id}} {{.State.StartedAt}}", f"{stack.name}-app") == container
-        stack.up_changes_nothing()
-        stack.destroy()
-    finally:
-        stop_sshd(other)
-
-
 def test_a_jump_host_leads_there_and_both_keys_are_pinned(stack: Stack, sshd: Sshd, tmp_path: Path) -> None:
     jump = start_sshd(tmp_path / "jump")
     try:

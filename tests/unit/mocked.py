@@ -60,7 +60,7 @@ class _Mocks(pulumi.runtime.Mocks):
                     if args.name.endswith("-volume")
                     else "",
                     "registry": "127.0.0.1:16/x:16-1\n",
-                }.get(suffix, "ENGINE MARK\n")
+                }.get(suffix, "ENGINE\n")
         elif args.typ == "notifying-postgres:index:CoolifyDatabase":
             outputs["volumeName"] = f"postgres-data-{args.name}-id"
         elif args.typ not in (
@@ -75,7 +75,7 @@ class _Mocks(pulumi.runtime.Mocks):
 
     def call(self, args: pulumi.runtime.MockCallArgs) -> Any:
         if args.token == "command:local:run":  # the look at the host
-            told = ("attempt pg-app 0", "image 0", "engine ENGINE", "host MARK", "done")
+            told = ("attempt pg-app 0", "image 0", "engine ENGINE", "done")
             return {"stdout": "".join(f"notifying-postgres: {line}\n" for line in told) + "status 0\n"}
         raise AssertionError(f"no mock for the function {args.token}")
 

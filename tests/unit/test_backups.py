@@ -6,7 +6,6 @@ LOOKED = """Welcome to the host!
 notifying-postgres: attempt pg-app 0
 notifying-postgres: image 0
 notifying-postgres: engine ENGINE
-notifying-postgres: host MARK
 notifying-postgres: backup pg-app newest 20261125T030000Z of 7
 notifying-postgres: backup pg-app verified 20261124T030000Z
 notifying-postgres: backup pg-app wrong the last trial FAILED at 20261125T050000Z: it differs

@@ -4,7 +4,6 @@
 #   sh look.sh preview|up WHERE STACK NETWORK IMAGE [CONTAINER VOLUME]...     NETWORK may be -
 # Prints lines that begin with "notifying-postgres:", since a login shell may have had something to say before:
 #   engine ID                 of the Docker engine
-#   host MARK                 of the machine, since engines of machines that were cloned share their id
 #   image N                   how often the image was lost: another number has it built again
 #   attempt CONTAINER N       how often its making was cut off: another number has it made again
 #   backup CONTAINER …        how its backups are, in the words of schema-notifications-backup status
@@ -29,14 +28,6 @@ Docker cannot be used on $where: $engine
 If permission is denied: 'sudo usermod -aG docker $(id -un)' there, and log in again.
 END
 }
-# Made by the first deploy. Of two deploys at once the first to link its own has made it.
-mark=.notifying-postgres/host
-if test "$doing" != preview && test ! -s "$mark"; then
-	mkdir -p .notifying-postgres && od -An -N16 -tx1 /dev/urandom | tr -d ' \n' >"$mark.$$" && { ln "$mark.$$" "$mark" || test -s "$mark"; } &&
-		rm "$mark.$$" || exit
-fi
-host=unmarked
-test ! -s "$mark" || host=$(cat "$mark")
 test "$network" = - || docker network inspect "$network" >/dev/null 2>&1 || {
 	refuse <<END
 There is no Docker network '$network' on $where: make it with 'docker network create', or name another.
@@ -103,7 +94,6 @@ test ! -r "$note" || read -r image_id lost <"$note"
 test -z "$image_id" || docker image inspect "$image_id" >/dev/null 2>&1 || lost=$((lost + 1))
 say "image $lost"
 say "engine $engine"
-say "host $host"
 
 # Asked all at once.
 for container in $databases; do
