@@ -1,7 +1,6 @@
 """One database on a host, in a container of its own: the volume that keeps its data, and the container."""
 
 from dataclasses import replace
-from typing import Any
 
 import pulumi
 import pulumi_docker as docker
@@ -10,18 +9,15 @@ from .args import Backup, Database
 from .errors import InvalidArgument
 from .host import answer
 from .relay.provision import provision_relay
-from .server import Instance, Provisioned, Server
+from .server import LOG_OPTS, Instance, Provisioned, Server, confined
 
 DATA_DIRECTORY = "/var/lib/postgresql/data"
 SOCKET_DIRECTORY = "/var/run/postgresql"
 PASSWORD_FILE = "/run/secrets/postgres_password"  # noqa: S105 (a path)
 # What root in the container may: what docker-entrypoint.sh needs to hand the data to the user postgres and to become it, and
-# schema-notifications-converge to have the server read its files again. As Docker spells it, or the provider would see a change.
+# schema-notifications-converge to have the server read its files again.
 CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID", "CAP_SETUID"]
-CONFINED: dict[str, Any] = {
-    "capabilities": docker.ContainerCapabilitiesArgs(adds=CAPABILITIES, drops=["ALL"]),
-    "security_opts": ["no-new-privileges:true"],
-}
+CONFINED = confined(*CAPABILITIES)
 
 
 def provision_container(
@@ -124,7 +120,7 @@ def provision_container(
         **CONFINED,
         # PostgreSQL ends its sessions and writes a checkpoint; the default of the provider is to kill it.
         destroy_grace_seconds=60,
-        log_opts={"max-size": "10m", "max-file": "3"},
+        log_opts=LOG_OPTS,
         # Containers inherit the image's label, which would let Coolify's cleanup take a stopped one for its own.
         labels=[
             docker.ContainerLabelArgs(label="coolify.managed", value="false"),
@@ -177,7 +173,6 @@ def _provision_backups(
     folder = pulumi.Output.all(backup.folder, database.container_name).apply("/".join)
     return docker.Container(
         f"{instance.name}-{database.key}-backup",
-        name=database.container_name.apply(lambda container: f"{container}-backup"),
         image=instance.image_id,
         command=["schema-notifications-backup", "schedule"],
         envs=pulumi.Output.all(database.user, backup.schedule, backup.verify, backup.keep, backup.keep_days or "0").apply(
@@ -205,17 +200,6 @@ def _provision_backups(
         volumes=[*sockets, docker.ContainerVolumeArgs(host_path=folder, container_path="/backups")],
         network_mode="none",
         init=True,  # or the schedule would not end when it is told to
-        restart="unless-stopped",
         **CONFINED,
-        log_opts={"max-size": "10m", "max-file": "3"},
-        labels=[
-            docker.ContainerLabelArgs(label="coolify.managed", value="false"),
-            docker.ContainerLabelArgs(label="notifying-postgres.backup", value=database.container_name),
-        ],
-        opts=pulumi.ResourceOptions(
-            parent=instance.parent,
-            provider=instance.host.provider,
-            depends_on=[*instance.host.ready, after],
-            delete_before_replace=True,
-        ),
+        **server.beside("backup", after),
     )

@@ -9,10 +9,24 @@ from typing import Any, cast
 from urllib.parse import quote
 
 import pulumi
+import pulumi_docker as docker
 from pulumi_command import local
 
 from .args import Database, DatabaseOutputs
 from .host import Host
+
+LOG_OPTS = {"max-size": "10m", "max-file": "3"}
+
+
+def confined(*capabilities: str) -> dict[str, Any]:
+    """Arguments of `docker.Container` by which its processes gain no rights.
+
+    :param capabilities: what root in it may, as Docker spells it, or the provider would see a change.
+    """
+    return {
+        "capabilities": docker.ContainerCapabilitiesArgs(adds=list(capabilities) or None, drops=["ALL"]),
+        "security_opts": ["no-new-privileges:true"],
+    }
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,28 @@ class Server:
     @property
     def _why(self) -> pulumi.Output[str]:
         return pulumi.Output.concat(self.why or "", self.instance.moment).apply(lambda why: why or "-")
+
+    def beside(self, kind: str, after: pulumi.Resource) -> dict[str, Any]:
+        """What the containers beside the database's have in common, as arguments of `docker.Container`.
+
+        :param kind: what they are for: the end of the container's name, and the label that has the name of the database's.
+        """
+        instance, name = self.instance, self.database.container_name
+        return {
+            "name": name.apply(lambda known: f"{known}-{kind}"),
+            "restart": "unless-stopped",
+            "log_opts": LOG_OPTS,
+            "labels": [
+                docker.ContainerLabelArgs(label="coolify.managed", value="false"),
+                docker.ContainerLabelArgs(label=f"notifying-postgres.{kind}", value=name),
+            ],
+            "opts": pulumi.ResourceOptions(
+                parent=instance.parent,
+                provider=instance.host.provider,
+                depends_on=[*instance.host.ready, after],
+                delete_before_replace=True,  # two cannot have the name, and would do everything twice
+            ),
+        }
 
     def provisioned(self, volume_name: pulumi.Output[str], check: local.Command) -> Provisioned:
         """What a deploy tells about it."""

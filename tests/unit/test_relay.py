@@ -25,6 +25,8 @@ def test_a_relay_is_an_image_a_container_and_a_check_beside_the_database(deploy:
     assert "-relay:16 python:3.13-alpine" in made["pg-relay-image"].inputs["create"]
     container = made["pg-app-relay"]
     assert container.inputs["name"] == "pg-app-relay"
+    assert container.inputs["capabilities"] == {"drops": ["ALL"]}
+    assert container.inputs["securityOpts"] == ["no-new-privileges:true"]
     assert container.inputs["envs"] == ["PGDATABASE=app", "PGUSER=postgres"]
     assert [volume["containerPath"] for volume in container.inputs["volumes"]] == ["/var/run/postgresql"]
     assert container.inputs["volumes"][0] in made["pg-app"].inputs["volumes"]

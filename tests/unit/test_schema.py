@@ -136,7 +136,8 @@ def test_the_api_page_is_up_to_date() -> None:
 def test_a_plugin_gets_the_versions_that_the_tests_ran_with() -> None:
     pinned = re.findall("^(.+==.+)$", (REPOSITORY / "components" / "requirements.txt").read_text(), re.M)
     assert {"pulumi", "pulumi-command", "pulumi-docker"} <= {one.partition("==")[0] for one in pinned}
-    for one in pinned:
+    relay = REPOSITORY / "components/notifying_postgres/relay/image/requirements.txt"
+    for one in [*pinned, *re.findall("^(.+==.+)$", relay.read_text(), re.M)]:
         assert f'"{one}",' in (REPOSITORY / "pyproject.toml").read_text()
 
 

@@ -6,7 +6,7 @@ import pulumi
 import pulumi_docker as docker
 
 from ..host import answer
-from ..server import Instance, Server
+from ..server import Instance, Server, confined
 from .args import Sink, as_file
 
 _SINKS_FILE = "/run/secrets/sinks"
@@ -47,7 +47,6 @@ def provision_relay(
     resource = f"{instance.name}-{database.key}-relay"
     container = docker.Container(
         resource,
-        name=database.container_name.apply(lambda name: f"{name}-relay"),
         image=image_id,
         envs=pulumi.Output.all(database.user, database.database_name).apply(
             lambda both: [f"PGDATABASE={both[1]}", f"PGUSER={both[0]}"]
@@ -61,18 +60,8 @@ def provision_relay(
         ],
         volumes=[*sockets],
         network_mode=network or "bridge",
-        restart="unless-stopped",
         destroy_grace_seconds=10,  # what a sink is about to answer is waited for
-        log_opts={"max-size": "10m", "max-file": "3"},
-        labels=[
-            docker.ContainerLabelArgs(label="coolify.managed", value="false"),
-            docker.ContainerLabelArgs(label="notifying-postgres.relay", value=database.container_name),
-        ],
-        opts=pulumi.ResourceOptions(
-            parent=instance.parent,
-            provider=instance.host.provider,
-            depends_on=[*instance.host.ready, after],
-            delete_before_replace=True,  # two relays would hand over each change twice
-        ),
+        **confined(),
+        **server.beside("relay", after),
     )
     return instance.host.run(f"{resource}-check", "relay-check.sh", [container.id, server.container], depends_on=[container])
