@@ -163,6 +163,7 @@ $$;
 
 -- The same of what was dropped: what the command named (original) and what depended on that (normal), without the inner
 -- parts of these. A partition is such a part, and yet a table.
+-- What it has in common with the other is written out again: one function for both, or a call, would cost each command more.
 CREATE FUNCTION schema_notifications.notify_schema_drop() RETURNS event_trigger
 LANGUAGE plpgsql SECURITY DEFINER
 AS $$
